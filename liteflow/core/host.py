@@ -1,0 +1,492 @@
+"""The host: what an application talks to.
+
+A host that was not started is a client: it starts workflows, publishes events and looks, by the
+definitions that are recorded in the store. A started one also advances instances, and schedules.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+from liteflow.core import codec, engine
+from liteflow.core.builder import Workflow
+from liteflow.core.definition import WorkflowDefinition
+from liteflow.core.engine import EngineOptions
+from liteflow.core.errors import (
+    DataError,
+    DefinitionNotFoundError,
+    SettingsError,
+    UnavailableError,
+    WorkflowNotFoundError,
+)
+from liteflow.core.events import EventDispatcher
+from liteflow.core.memory_lock import LocalLockProvider
+from liteflow.core.memory_queue import SingleNodeQueueProvider
+from liteflow.core.memory_store import MemoryPersistenceProvider
+from liteflow.core.models import (
+    DefinitionRecord,
+    ErrorRecord,
+    Event,
+    Instance,
+    Request,
+    WorkflowStatus,
+)
+from liteflow.core.periodic import Periodic
+from liteflow.core.poller import Poller
+from liteflow.core.providers import (
+    EVENTS_QUEUE,
+    Consumer,
+    ListFilter,
+    LockProvider,
+    Message,
+    Page,
+    PersistenceProvider,
+    QueueProvider,
+    RequestOutcome,
+    workflow_queue,
+)
+from liteflow.core.registry import WorkflowRegistry
+from liteflow.core.runner import ENDED_TOPIC, Runner
+from liteflow.core.settings import Settings
+from liteflow.core.views import WorkflowInstance
+
+log = logging.getLogger("liteflow.host")
+
+_START_IDS = uuid.UUID("8d9c2a54-0a2c-4b0e-9a53-6f1f2b7f4c11")
+_EVENT_IDS = uuid.UUID("f2a1f7de-7d53-4a55-8a64-0f6a2f1c0f5e")
+
+REDRIVE_AT_ONCE = 1000
+"""So many parked instances of a definition are looked at again when a host that has it starts."""
+
+
+def start_id(idempotency_key: str) -> str:
+    """The instance id that a start with this key gets, whoever makes it: the store's ids are unique."""
+    return str(uuid.uuid5(_START_IDS, idempotency_key))
+
+
+def event_id(idempotency_key: str) -> str:
+    """The same for events."""
+    return str(uuid.uuid5(_EVENT_IDS, idempotency_key))
+
+
+class WorkflowHost:
+    """Registers workflows, starts and steers instances and, once started, runs them.
+
+    `scheduler=False` leaves waking what is due to other processes.
+    """
+
+    def __init__(
+        self,
+        persistence: PersistenceProvider,
+        queue: QueueProvider,
+        lock: LockProvider,
+        settings: Settings,
+        *,
+        scheduler: bool = True,
+    ) -> None:
+        _check_sharing(persistence, queue, lock, settings)
+        self.registry = WorkflowRegistry()
+        self.settings = settings
+        self.persistence = persistence
+        self.queue = queue
+        self.lock = lock
+        self._with_scheduler = scheduler
+        self._state = threading.RLock()
+        self._open = False
+        self._runner: Runner | None = None
+        self._poller: Poller | None = None
+        self._heartbeat: Periodic | None = None
+        self._events = EventDispatcher(persistence, queue)
+        self._consumers: list[Consumer] = []
+        self._event_consumer: Consumer | None = None
+        self._prefetch = settings.concurrency
+
+    # ------------------------------------------------------------------------------------- definitions
+
+    def register_workflow(self, workflow: Workflow | type[Workflow]) -> WorkflowDefinition:
+        """Make a workflow known to this host. `DefinitionError` if it is not valid or known already."""
+        definition = self.registry.register_workflow(workflow)
+        with self._state:
+            if self._runner is not None:
+                self._take_over([definition])
+        return definition
+
+    def is_registered(self, workflow_id: str, version: int | None = None) -> bool:
+        """True if this version is registered here, or any if none is given."""
+        return self.registry.is_registered(workflow_id, version)
+
+    # ----------------------------------------------------------------------------------- start and stop
+
+    def open(self) -> WorkflowHost:
+        """Connect to the providers without running anything: enough for a client. Repeatable."""
+        with self._state:
+            if not self._open:
+                self.persistence.open()
+                self.queue.open()
+                self.lock.open()
+                self._open = True
+        return self
+
+    def start(self) -> None:
+        """Begin to run workflows, in threads of this process. Does nothing if it runs."""
+        with self._state:
+            if self._runner is not None:
+                return
+            self.open()
+            self._runner = Runner(
+                self.registry,
+                self.persistence,
+                self.queue,
+                self.lock,
+                self.settings,
+                slots_changed=self._slots_changed,
+            )
+            self._runner.start()
+            self._events.start()
+            self._heartbeat = Periodic("heartbeat", partial(self._beat, self._runner))
+            self._heartbeat.start()
+            if self._with_scheduler:
+                self._poller = Poller(self.persistence, self.queue, self.lock, self.settings)
+                self._poller.start()
+            self._prefetch = self.settings.concurrency
+            self._event_consumer = self.queue.consume([EVENTS_QUEUE], 32, self._events.deliver)
+            self._take_over(self.registry.get_all())
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Stop taking work, wait for running bodies up to `timeout` (`shutdown_timeout`), give back the rest.
+
+        True if all running bodies ended in time. The host can be started again.
+        """
+        with self._state:
+            runner, self._runner = self._runner, None
+            finished = True
+            if runner is not None:
+                for consumer in [*self._consumers, self._event_consumer]:
+                    if consumer is not None:
+                        consumer.cancel()
+                self._consumers, self._event_consumer = [], None
+                if self._poller is not None:
+                    self._poller.stop()
+                self._events.stop()
+                finished = runner.stop(self.settings.shutdown_timeout if timeout is None else timeout)
+                if self._heartbeat is not None:
+                    self._heartbeat.stop()
+                self._poller = self._heartbeat = None
+            if self._open:
+                self._open = False
+                self.queue.close()
+                self.lock.close()
+                self.persistence.close()
+            return finished
+
+    def __enter__(self) -> WorkflowHost:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _beat(self, runner: Runner) -> float:
+        runner.heartbeat()
+        return self.settings.lease_ttl / 3
+
+    def _take_over(self, definitions: list[WorkflowDefinition]) -> None:
+        """Let the world know of the definitions, take their work, and look again at what was parked."""
+        runner = self._runner
+        if runner is None or not definitions:
+            return
+        self.persistence.record_definitions(
+            [DefinitionRecord(d.id, d.version, d.fingerprint) for d in definitions]
+        )
+        queues = [workflow_queue(d.id, d.version) for d in definitions]
+        self._consumers.append(self.queue.consume(queues, self._prefetch, runner.deliver))
+        for definition in definitions:
+            parked = self.persistence.parked(definition.id, definition.version, REDRIVE_AT_ONCE)
+            if parked:
+                log.info("looking again at %d parked instances of %s", len(parked), definition.id)
+                self.queue.send(
+                    [
+                        Message(workflow_queue(definition.id, definition.version), p.instance_id)
+                        for p in parked
+                    ]
+                )
+
+    def _slots_changed(self, free: int) -> None:
+        """Long bodies hold slots: take no more messages than there are slots to run them."""
+        prefetch = 0 if free == 0 else 1 << (free.bit_length() - 1)
+        if free == self.settings.concurrency:
+            prefetch = free
+        if prefetch != self._prefetch:
+            self._prefetch = prefetch
+            for consumer in list(self._consumers):
+                consumer.limit(prefetch)
+
+    # ------------------------------------------------------------------------------------------ instances
+
+    def start_workflow(
+        self,
+        workflow_id: str,
+        version: int | None = None,
+        data: Any = None,
+        reference: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> str:
+        """Store a new instance durably and have it run; returns its id.
+
+        Without `version` the highest is taken: of those registered here, else of those recorded in the
+        store. The same `idempotency_key` gives the same instance. `DefinitionNotFoundError` for an
+        unknown definition, `DataError` for data that can't be stored.
+        """
+        plain = codec.encode_data(data)
+        key = None if idempotency_key is None else f"{workflow_id}:{idempotency_key}"
+        return self.start_encoded(workflow_id, version, plain, reference=reference, key=key)
+
+    def start_encoded(
+        self,
+        workflow_id: str,
+        version: int | None,
+        data: dict[str, codec.Plain],
+        *,
+        reference: str | None = None,
+        key: str | None = None,
+        traceparent: str | None = None,
+    ) -> str:
+        """`start_workflow` with data that is encoded already. `key` makes the id."""
+        self.open()
+        if (size := codec.size(data)) > self.settings.max_data_size:
+            raise DataError("data", f"it has {size} bytes, over {self.settings.max_data_size}")
+        definition = self.registry.find(workflow_id, version)
+        if definition is not None:
+            version = definition.version
+        else:
+            version = self._recorded_version(workflow_id, version)
+        now = self.persistence.now()
+        instance = Instance(
+            id=str(uuid.uuid4()) if key is None else start_id(key),
+            workflow_definition_id=workflow_id,
+            version=version,
+            create_time=now,
+            data=data,
+            reference=reference,
+            traceparent=traceparent,
+            token=uuid.uuid4().hex,
+            begun=False,
+        )
+        if definition is not None:
+            options = EngineOptions(self.settings.on_error, self.settings.lifecycle)
+            begun = engine.advance(instance, definition, now, options=options)
+            assert begun is not None
+            begun.token = instance.token
+            begun.apply(instance)
+            instance.revision = 0
+        instance.wake_at = now + timedelta(seconds=self.settings.wake_grace)
+        instance.message_sent = True
+        if self.persistence.create([instance])[0]:
+            self._send(Message(workflow_queue(workflow_id, version), instance.id, traceparent))
+        return instance.id
+
+    def _recorded_version(self, workflow_id: str, version: int | None) -> int:
+        recorded = {d.version for d in self.persistence.definitions(workflow_id)}
+        if version is None and recorded:
+            return max(recorded)
+        if version in recorded:
+            return version
+        what = f"workflow {workflow_id}" + ("" if version is None else f" version {version}")
+        raise DefinitionNotFoundError(
+            f"{what} is neither registered here nor known to any worker of this store"
+        )
+
+    def publish_event(
+        self,
+        name: str,
+        key: object,
+        data: Any = None,
+        effective_date: datetime | None = None,
+        idempotency_key: str | None = None,
+    ) -> str:
+        """Store an event durably and have it delivered to every instance that waits for it.
+
+        Returns the event's id. `effective_date` is its time, by default now; one in the future holds
+        it until then.
+        """
+        return self.publish_encoded(
+            name,
+            str(key),
+            codec.encode(data, "data"),
+            time=effective_date,
+            id_key=None if idempotency_key is None else f"{name}:{idempotency_key}",
+        )
+
+    def publish_encoded(
+        self,
+        name: str,
+        key: str,
+        data: codec.Plain,
+        *,
+        time: datetime | None = None,
+        id_key: str | None = None,
+        traceparent: str | None = None,
+    ) -> str:
+        """`publish_event` with data that is encoded already. `id_key` makes the id."""
+        self.open()
+        if time is not None and time.tzinfo is None:
+            raise DataError("effective_date", "has no time zone; use datetime.now(timezone.utc) and the like")
+        event = Event(
+            id=str(uuid.uuid4()) if id_key is None else event_id(id_key),
+            name=name,
+            key=key,
+            time=(time or self.persistence.now()).astimezone(timezone.utc),
+            data=data,
+            traceparent=traceparent,
+        )
+        if self.persistence.add_event(event):
+            try:
+                self._events.announce(event)
+            except UnavailableError as exc:
+                log.warning(
+                    "event %s is stored; its announcement failed (%s); the scheduler sends it", event.id, exc
+                )
+        return event.id
+
+    def suspend_workflow(self, workflow_id: str, reason: str = "") -> bool:
+        """Ask for an instance to be suspended. False if it has ended."""
+        return self.request(workflow_id, "suspend", reason)
+
+    def resume_workflow(self, workflow_id: str, reason: str = "") -> bool:
+        """Ask for a suspended instance to go on; a step that failed runs again. False if it has ended."""
+        return self.request(workflow_id, "resume", reason)
+
+    def terminate_workflow(self, workflow_id: str, reason: str = "") -> bool:
+        """Ask for an instance to be ended for good. False if it has ended."""
+        return self.request(workflow_id, "terminate", reason)
+
+    def request(
+        self, workflow_id: str, kind: str, reason: str = "", *, request_id: str | None = None, by: str = ""
+    ) -> bool:
+        """Store a control request. It is applied at the instance's next commit."""
+        self.open()
+        now = self.persistence.now()
+        request = Request(kind, request_id or uuid.uuid4().hex, now, by, reason)
+        grace = now + timedelta(seconds=self.settings.wake_grace)
+        outcome = self.persistence.request(workflow_id, request, grace)
+        if outcome is RequestOutcome.NOT_FOUND:
+            raise WorkflowNotFoundError(f"there is no workflow with the id {workflow_id}")
+        if outcome is RequestOutcome.STORED:
+            found = self.persistence.load([workflow_id]).get(workflow_id)
+            if isinstance(found, Instance):
+                self._send(Message(workflow_queue(found.workflow_definition_id, found.version), workflow_id))
+        return outcome is not RequestOutcome.ENDED
+
+    def _send(self, message: Message) -> None:
+        try:
+            self.queue.send([message])
+        except UnavailableError as exc:
+            log.warning(
+                "workflow %s is stored; its wake-up could not be sent (%s); the scheduler sends it",
+                message.body, exc,
+            )  # fmt: skip
+
+    # --------------------------------------------------------------------------------------------- looking
+
+    def get_workflow(self, workflow_id: str) -> WorkflowInstance:
+        """An instance as it is now, history included. `WorkflowNotFoundError` for an unknown id."""
+        self.open()
+        found = self.persistence.load([workflow_id]).get(workflow_id)
+        if found is None:
+            raise WorkflowNotFoundError(f"there is no workflow with the id {workflow_id}")
+        if isinstance(found, Exception):
+            raise found
+        definition = self.registry.find(found.workflow_definition_id, found.version)
+        data_type = definition.data_type if definition is not None else None
+        return WorkflowInstance(found, data_type, self.persistence.history(workflow_id))
+
+    def wait_for_workflow(self, workflow_id: str, timeout: float | None = None) -> WorkflowInstance:
+        """Block until the instance has ended or is suspended. `TimeoutError` after `timeout` seconds."""
+        self.open()
+        ended = threading.Event()
+        unsubscribe = self.queue.subscribe(ENDED_TOPIC + workflow_id, lambda _: ended.set())
+        deadline = None if timeout is None else monotonic() + timeout
+        try:
+            while True:
+                instance = self.get_workflow(workflow_id)
+                if instance.status is not WorkflowStatus.RUNNABLE:
+                    return instance
+                left = None if deadline is None else deadline - monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError(f"workflow {workflow_id} still runs after {timeout} s")
+                # The broadcast may get lost: look now and then all the same.
+                ended.wait(min(1.0, left) if left is not None else 1.0)
+                ended.clear()
+        finally:
+            unsubscribe()
+
+    def get_errors(self, workflow_id: str, limit: int = 100) -> list[ErrorRecord]:
+        """The kept errors of an instance, oldest first."""
+        self.open()
+        return self.persistence.errors(workflow_id, limit)
+
+    def list_workflows(
+        self,
+        status: WorkflowStatus | None = None,
+        workflow: str | None = None,
+        reference: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """Summaries of instances, newest first; `page.next` is the cursor of the next page, or None."""
+        self.open()
+        return self.persistence.list(
+            ListFilter(
+                status=status,
+                workflow=workflow,
+                reference=reference,
+                created_after=created_after,
+                created_before=created_before,
+                limit=limit,
+                cursor=cursor,
+            )
+        )
+
+
+def configure_workflow_host(
+    persistence_service: PersistenceProvider | None = None,
+    queue_service: QueueProvider | None = None,
+    lock_service: LockProvider | None = None,
+    **options: Any,
+) -> WorkflowHost:
+    """Make a host. Without providers it runs in this process alone, in memory.
+
+    Options are those of `Settings`: concurrency, lease_ttl, poll_interval, shutdown_timeout,
+    max_data_size, on_error, ... `SettingsError` names what is wrong with them.
+    """
+    return WorkflowHost(
+        persistence_service or MemoryPersistenceProvider(),
+        queue_service or SingleNodeQueueProvider(),
+        lock_service or LocalLockProvider(),
+        Settings.of(options),
+    )
+
+
+def _check_sharing(
+    persistence: PersistenceProvider, queue: QueueProvider, lock: LockProvider, settings: Settings
+) -> None:
+    if not persistence.shared or settings.allow_local_lock:
+        return
+    for what, provider in (("queue", queue), ("lock", lock)):
+        if not provider.shared:
+            raise SettingsError(
+                f"the store is shared between processes, but the {what} provider"
+                f" ({type(provider).__name__}) works in this process only, so that two processes would"
+                f" get in each other's way; give a shared {what}, or insist with allow_local_lock=True"
+            )

@@ -1,0 +1,369 @@
+"""The persistence provider that keeps everything in this process: the default, and the reference.
+
+It keeps copies of what it is given and gives copies away, all values in their encoded form, so a test
+that passes on it tells the truth about the others. One lock makes each method one act.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+from liteflow.core.memory_copy import own
+from liteflow.core.memory_events import EventLog
+from liteflow.core.memory_index import DueIndex, WaitIndex
+from liteflow.core.models import (
+    DefinitionRecord,
+    ErrorRecord,
+    Event,
+    Instance,
+    Parked,
+    Pointer,
+    Request,
+    Wait,
+    WorkflowSummary,
+)
+from liteflow.core.paging import decode_cursor, encode_cursor
+from liteflow.core.providers import (
+    ClaimRenewal,
+    Due,
+    ListFilter,
+    Page,
+    PersistenceProvider,
+    RequestOutcome,
+    Waiter,
+    WakeMove,
+)
+from liteflow.core.transition import Outcome, Transition
+
+ERRORS_KEPT = 1000
+"""So many of the last errors of an instance are kept."""
+
+
+@dataclass(slots=True)
+class _Record:
+    """An instance as this provider keeps it: with the waits that are indexed and the count of holds."""
+
+    instance: Instance
+    waits: list[Wait]
+    holds: int = 0
+
+
+class MemoryPersistenceProvider(PersistenceProvider):
+    """Keeps instances, events and the rest in memory. They end with the object, not with `close`.
+
+    `clock` gives the time, aware UTC; the default is this machine's.
+    """
+
+    shared = False
+
+    def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
+        self._clock = clock or (lambda: datetime.now(timezone.utc))
+        self._last_now = datetime.min.replace(tzinfo=timezone.utc)
+        self._lock = threading.Lock()
+        self._records: dict[str, _Record] = {}
+        self._due = DueIndex()
+        self._waiters = WaitIndex()
+        self._parked: set[str] = set()
+        self._history: dict[str, dict[str, Pointer]] = {}
+        self._errors: dict[str, list[ErrorRecord]] = {}
+        self._events = EventLog()
+        self._definitions: dict[tuple[str, int], DefinitionRecord] = {}
+
+    def open(self) -> None:
+        """Nothing to connect to."""
+
+    def close(self) -> None:
+        """Nothing to give back; what is stored stays."""
+
+    def now(self) -> datetime:
+        """The time of the clock; never goes backwards."""
+        now = self._clock()
+        with self._lock:
+            self._last_now = max(self._last_now, now)
+            return self._last_now
+
+    # -------------------------------------------------------------------------------- instances
+
+    def create(self, instances: Sequence[Instance]) -> list[bool]:
+        """See `PersistenceProvider.create`."""
+        with self._lock:
+            return [self._create(instance) for instance in instances]
+
+    def _create(self, instance: Instance) -> bool:
+        known = self._records.get(instance.id)
+        if known is not None:
+            return instance.token != "" and known.instance.token == instance.token
+        record = _Record(own(instance), [])
+        self._records[instance.id] = record
+        self._set_waits(record, instance.waits())
+        self._due.set(instance.id, instance.wake_at)
+        if instance.parked is not None:
+            self._parked.add(instance.id)
+        return True
+
+    def load(self, instance_ids: Sequence[str]) -> dict[str, Instance | Exception]:
+        """See `PersistenceProvider.load`."""
+        with self._lock:
+            return {key: own(self._records[key].instance) for key in instance_ids if key in self._records}
+
+    def commit(self, transitions: Sequence[Transition]) -> list[Outcome]:
+        """See `PersistenceProvider.commit`."""
+        with self._lock:
+            return [self._commit(transition) for transition in transitions]
+
+    def _commit(self, transition: Transition) -> Outcome:
+        record = self._records.get(transition.instance_id)
+        if record is None:
+            return Outcome.CONFLICT
+        instance = record.instance
+        if transition.token and instance.token == transition.token:
+            return Outcome.COMMITTED
+        if (instance.revision, instance.inbox_sequence) != (transition.revision, transition.inbox_sequence):
+            return Outcome.CONFLICT
+        own(transition).apply(instance)
+        self._due.set(instance.id, instance.wake_at)
+        if transition.waits is not None:
+            self._set_waits(record, transition.waits)
+        if transition.errors:
+            errors = self._errors.setdefault(instance.id, [])
+            errors += transition.errors
+            del errors[:-ERRORS_KEPT]
+        self._parked.discard(instance.id)
+        record.holds = 0
+        return Outcome.COMMITTED
+
+    def _set_waits(self, record: _Record, waits: Sequence[Wait]) -> None:
+        before = {(wait.name, wait.key) for wait in record.waits}
+        after = {(wait.name, wait.key) for wait in waits}
+        self._waiters.remove(before - after, record.instance.id)
+        self._waiters.add(after - before, record.instance.id)
+        record.waits = list(waits)
+
+    def _set_wake(self, instance: Instance, wake_at: datetime | None) -> None:
+        instance.wake_at = wake_at
+        self._due.set(instance.id, wake_at)
+
+    def _lower(self, instance: Instance, wake_at: datetime) -> None:
+        if instance.wake_at is None or wake_at < instance.wake_at:
+            self._set_wake(instance, wake_at)
+
+    def request(self, instance_id: str, request: Request, wake_at: datetime) -> RequestOutcome:
+        """See `PersistenceProvider.request`."""
+        with self._lock:
+            record = self._records.get(instance_id)
+            if record is None:
+                return RequestOutcome.NOT_FOUND
+            instance = record.instance
+            if request.id in instance.applied or any(known.id == request.id for known in instance.inbox):
+                return RequestOutcome.DUPLICATE
+            if instance.status.ended:
+                return RequestOutcome.ENDED
+            instance.inbox_sequence += 1
+            instance.inbox.append(replace(own(request), sequence=instance.inbox_sequence))
+            self._lower(instance, wake_at)
+            return RequestOutcome.STORED
+
+    # -------------------------------------------------------------------------- history, errors
+
+    def archive(self, pointers: Sequence[tuple[str, Pointer]]) -> None:
+        """See `PersistenceProvider.archive`."""
+        with self._lock:
+            for instance_id, pointer in pointers:
+                self._history.setdefault(instance_id, {}).setdefault(pointer.id, own(pointer))
+
+    def history(self, instance_id: str) -> list[Pointer]:
+        """See `PersistenceProvider.history`."""
+        with self._lock:
+            archived = self._history.get(instance_id, {})
+            return [own(archived[pointer_id]) for pointer_id in sorted(archived, key=int)]
+
+    def errors(self, instance_id: str, limit: int) -> list[ErrorRecord]:
+        """See `PersistenceProvider.errors`."""
+        with self._lock:
+            kept = self._errors.get(instance_id, [])
+            return kept[max(0, len(kept) - limit) :]
+
+    # ---------------------------------------------------------------------------------- wake_at
+
+    def lower_wake(self, wakes: Mapping[str, datetime]) -> None:
+        """See `PersistenceProvider.lower_wake`."""
+        with self._lock:
+            for instance_id, wake_at in wakes.items():
+                record = self._records.get(instance_id)
+                if record is not None and not record.instance.status.ended:
+                    self._lower(record.instance, wake_at)
+
+    def move_wake(self, moves: Sequence[WakeMove]) -> None:
+        """See `PersistenceProvider.move_wake`."""
+        with self._lock:
+            for move in moves:
+                record = self._records.get(move.instance_id)
+                if record is None:
+                    continue
+                instance = record.instance
+                if (instance.revision, instance.wake_at) == (move.revision, move.expected):
+                    self._set_wake(instance, move.new)
+                    instance.message_sent = False
+                    record.holds = 0
+
+    def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
+        """See `PersistenceProvider.hold_due`."""
+        with self._lock:
+            found = [self._to_due(self._records[key]) for key in self._due.until(now, limit)]
+        # Outside of the lock: the function is the caller's.
+        holds = [(due, hold_until(due)) for due in found]
+        held: list[Due] = []
+        with self._lock:
+            for due, until in holds:
+                record = self._records[due.instance_id]
+                if record.instance.wake_at == due.wake_at:
+                    self._set_wake(record.instance, until)
+                    record.holds += 1
+                    held.append(due)
+        return held
+
+    @staticmethod
+    def _to_due(record: _Record) -> Due:
+        instance = record.instance
+        assert instance.wake_at is not None
+        return Due(
+            instance.id,
+            instance.workflow_definition_id,
+            instance.version,
+            instance.wake_at,
+            instance.message_sent,
+            record.holds,
+        )
+
+    def next_due(self) -> datetime | None:
+        """See `PersistenceProvider.next_due`."""
+        with self._lock:
+            times = (self._due.first(), self._events.next_due())
+            return min((time for time in times if time is not None), default=None)
+
+    def renew_claims(self, renewals: Sequence[ClaimRenewal]) -> list[bool]:
+        """See `PersistenceProvider.renew_claims`."""
+        with self._lock:
+            return [self._renew_claim(renewal) for renewal in renewals]
+
+    def _renew_claim(self, renewal: ClaimRenewal) -> bool:
+        record = self._records.get(renewal.instance_id)
+        claims = record.instance.claims if record is not None else {}
+        claim = claims.get(renewal.pointer_id)
+        if record is None or claim is None or claim.token != renewal.claim.token:
+            return False
+        moves = record.instance.wake_at == min(known.until for known in claims.values())
+        claims[renewal.pointer_id] = replace(claim, until=renewal.until)
+        if moves:
+            self._set_wake(record.instance, min(known.until for known in claims.values()))
+        return True
+
+    # ----------------------------------------------------------------------------------- parked
+
+    def park(self, instance_id: str, revision: int, parked: Parked) -> None:
+        """See `PersistenceProvider.park`."""
+        with self._lock:
+            record = self._records.get(instance_id)
+            if record is not None and revision in (-1, record.instance.revision):
+                record.instance.parked = parked
+                self._parked.add(instance_id)
+                self._set_wake(record.instance, None)
+
+    def parked(self, workflow_definition_id: str, version: int, limit: int) -> list[Waiter]:
+        """See `PersistenceProvider.parked`."""
+        with self._lock:
+            waiters = [self._to_waiter(instance_id) for instance_id in sorted(self._parked)]
+        wanted = (workflow_definition_id, version)
+        return [waiter for waiter in waiters if (waiter.workflow_definition_id, waiter.version) == wanted][
+            :limit
+        ]
+
+    def _to_waiter(self, instance_id: str) -> Waiter:
+        instance = self._records[instance_id].instance
+        return Waiter(instance.id, instance.workflow_definition_id, instance.version)
+
+    # ----------------------------------------------------------------------------------- events
+
+    def add_event(self, event: Event) -> bool:
+        """See `PersistenceProvider.add_event`."""
+        with self._lock:
+            return self._events.add(event)
+
+    def events(self, waits: Sequence[Wait], now: datetime, limit: int) -> list[Event]:
+        """See `PersistenceProvider.events`."""
+        with self._lock:
+            return self._events.fitting(waits, now, limit)
+
+    def event(self, event_id: str) -> Event | None:
+        """See `PersistenceProvider.event`."""
+        with self._lock:
+            return self._events.get(event_id)
+
+    def hold_events(self, now: datetime, hold_until: datetime, limit: int) -> list[Event]:
+        """See `PersistenceProvider.hold_events`."""
+        with self._lock:
+            return self._events.hold(now, hold_until, limit)
+
+    def mark_processed(self, event_ids: Sequence[str]) -> None:
+        """See `PersistenceProvider.mark_processed`."""
+        with self._lock:
+            self._events.mark_processed(event_ids)
+
+    def waiting_for(self, name: str, key: str, after: str, limit: int) -> list[Waiter]:
+        """See `PersistenceProvider.waiting_for`."""
+        with self._lock:
+            return [self._to_waiter(found) for found in self._waiters.after((name, key), after, limit)]
+
+    # ---------------------------------------------------------------------- definitions, listing
+
+    def record_definitions(self, definitions: Sequence[DefinitionRecord]) -> None:
+        """See `PersistenceProvider.record_definitions`."""
+        with self._lock:
+            for record in definitions:
+                self._definitions[record.id, record.version] = record
+
+    def definitions(self, workflow_definition_id: str | None = None) -> list[DefinitionRecord]:
+        """See `PersistenceProvider.definitions`."""
+        with self._lock:
+            records = [self._definitions[key] for key in sorted(self._definitions)]
+        return [record for record in records if workflow_definition_id in (None, record.id)]
+
+    def list(self, query: ListFilter) -> Page:
+        """See `PersistenceProvider.list`."""
+        with self._lock:
+            newest = heapq.nlargest(query.limit + 1, self._matching(query), lambda i: (i.create_time, i.id))
+            items = [_summary(instance) for instance in newest[: query.limit]]
+        more = len(newest) > query.limit
+        return Page(items, encode_cursor(items[-1].create_time, items[-1].id) if more else None)
+
+    def _matching(self, query: ListFilter) -> Iterator[Instance]:
+        before = decode_cursor(query.cursor) if query.cursor is not None else None
+        for record in self._records.values():
+            instance = record.instance
+            if (
+                query.status in (None, instance.status)
+                and query.workflow in (None, instance.workflow_definition_id)
+                and query.reference in (None, instance.reference)
+                and query.parked in (None, instance.parked is not None)
+                and (query.created_after is None or query.created_after <= instance.create_time)
+                and (query.created_before is None or instance.create_time < query.created_before)
+                and (before is None or (instance.create_time, instance.id) < before)
+            ):
+                yield instance
+
+
+def _summary(instance: Instance) -> WorkflowSummary:
+    return WorkflowSummary(
+        instance.id,
+        instance.status,
+        instance.workflow_definition_id,
+        instance.version,
+        instance.reference,
+        instance.create_time,
+        instance.complete_time,
+        instance.parked.reason if instance.parked is not None else None,
+    )

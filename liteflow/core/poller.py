@@ -1,0 +1,143 @@
+"""The scheduler's work: send wake-ups for what is due, and for what got lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from liteflow.core.errors import UnavailableError
+from liteflow.core.periodic import Periodic
+from liteflow.core.providers import (
+    EVENTS_QUEUE,
+    Due,
+    Lease,
+    LockProvider,
+    Message,
+    PersistenceProvider,
+    QueueProvider,
+    workflow_queue,
+)
+from liteflow.core.runner import DUE_TOPIC
+from liteflow.core.settings import Settings
+
+log = logging.getLogger("liteflow.scheduler")
+
+PAGE = 500
+"""So many instances are held and sent at a time."""
+
+BACKLOG = 200
+"""With more messages than that waiting in a queue, one that was sent is taken to be among them."""
+
+LONGEST_HOLD = 300.0
+"""Seconds; the growing time after which an instance that nobody looked at is sent again."""
+
+LEADER = "scheduler"
+
+
+class Poller:
+    """Scans the store by index while it leads. Several processes may have one: a lease elects."""
+
+    def __init__(
+        self,
+        persistence: PersistenceProvider,
+        queue: QueueProvider,
+        lock: LockProvider,
+        settings: Settings,
+    ) -> None:
+        self._persistence = persistence
+        self._queue = queue
+        self._lock = lock
+        self._settings = settings
+        self._lease: Lease | None = None
+        self._periodic = Periodic("scheduler", self._round)
+        self._unsubscribe: Callable[[], None] = lambda: None
+
+    @property
+    def leading(self) -> bool:
+        """True while this is the poller that scans."""
+        return self._lease is not None and self._lease.held
+
+    def start(self) -> None:
+        """Begin to scan."""
+        self._unsubscribe = self._queue.subscribe(DUE_TOPIC, self._due_earlier)
+        self._periodic.start()
+
+    def stop(self) -> None:
+        """End, and let another one lead at once."""
+        self._unsubscribe()
+        self._periodic.stop()
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            self._lock.release([lease])
+
+    def _due_earlier(self, seconds: str) -> None:
+        left = float(seconds) - self._persistence.now().timestamp()
+        self._periodic.nudge(max(left, 0.0))
+
+    def _round(self) -> float:
+        if not self._lead():
+            return self._settings.lease_ttl / 3
+        while self._send_due() or self._send_events():
+            if not self._lead():
+                return 0.0
+        pause = min(self._settings.poll_interval, self._settings.lease_ttl / 3)
+        due = self._persistence.next_due()
+        if due is not None:
+            pause = min(pause, max((due - self._persistence.now()).total_seconds(), 0.001))
+        return pause
+
+    def _lead(self) -> bool:
+        ttl = self._settings.lease_ttl
+        if self._lease is not None:
+            if self._lock.renew([self._lease], ttl)[0]:
+                return True
+            log.warning("this scheduler does not lead any more")
+            self._lease = None
+        outcome = self._lock.acquire([LEADER], ttl)[0]
+        if isinstance(outcome, Lease):
+            self._lease = outcome
+            log.info("this scheduler leads")
+            return True
+        return False
+
+    def _send_due(self) -> bool:
+        """One page; True if there may be more."""
+        now = self._persistence.now()
+        due = self._persistence.hold_due(now, lambda one: self._hold_until(now, one), PAGE)
+        depths: dict[str, int] = {}
+        messages = []
+        for one in due:
+            queue = workflow_queue(one.workflow_definition_id, one.version)
+            if one.message_sent or one.holds:
+                if queue not in depths:
+                    depths[queue] = self._queue.depth(queue)
+                if depths[queue] > BACKLOG:
+                    continue  # its message is in the backlog
+                log.info(
+                    "workflow %s was due at %s and nobody has looked at it; sending its id again",
+                    one.instance_id, one.wake_at.isoformat(),
+                )  # fmt: skip
+            messages.append(Message(queue, one.instance_id))
+        self._send(messages)
+        return len(due) == PAGE
+
+    def _hold_until(self, now: datetime, due: Due) -> datetime:
+        seconds = min(self._settings.wake_grace * 2**due.holds, LONGEST_HOLD)
+        return now + timedelta(seconds=seconds)
+
+    def _send_events(self) -> bool:
+        now = self._persistence.now()
+        hold = now + timedelta(seconds=self._settings.wake_grace)
+        events = self._persistence.hold_events(now, hold, PAGE)
+        self._send([Message(EVENTS_QUEUE, event.id, event.traceparent) for event in events])
+        return len(events) == PAGE
+
+    def _send(self, messages: list[Message]) -> None:
+        if not messages:
+            return
+        try:
+            self._queue.send(messages)
+        except UnavailableError as exc:
+            # They are held; when the hold runs out they are sent again.
+            log.warning("%d wake-ups could not be sent (%s); they are sent again later", len(messages), exc)

@@ -1,0 +1,93 @@
+"""Calls to a backend, in batches that form by themselves.
+
+What arrives while a call is on its way goes into the next one: a lone item waits for nothing, and a
+busy process makes few trips.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from liteflow.core.errors import UnavailableError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+log = logging.getLogger("liteflow.stage")
+
+
+class Stage(Generic[T, R]):
+    """One kind of call, made for many items at once in a thread of its own.
+
+    `call` takes items and returns their results in order. `post` brings the results to the loop: it is
+    called with functions to run there. An item whose call raised gets the exception as its result.
+    With `inline` the call is made by whoever puts an item in: for backends that never wait.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        call: Callable[[list[T]], Sequence[R]],
+        post: Callable[[Callable[[], None]], None],
+        *,
+        inline: bool = False,
+        most: int = 64,
+    ) -> None:
+        self._name = name
+        self._call = call
+        self._post = post
+        self._most = most
+        self._items: deque[tuple[T, Callable[[R | Exception], Any]]] = deque()
+        self._condition = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        if not inline:
+            self._thread = threading.Thread(target=self._serve, name=f"liteflow-{name}", daemon=True)
+            self._thread.start()
+
+    def put(self, item: T, done: Callable[[R | Exception], Any]) -> None:
+        """Hand in an item; `done` is called on the loop with its result."""
+        if self._thread is None:
+            self._handle([(item, done)])
+            return
+        with self._condition:
+            self._items.append((item, done))
+            self._condition.notify()
+
+    def close(self) -> None:
+        """Finish what was handed in, and end the thread."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def _serve(self) -> None:
+        while True:
+            with self._condition:
+                while not self._items and not self._closed:
+                    self._condition.wait()
+                if not self._items:
+                    return
+                batch = [self._items.popleft() for _ in range(min(self._most, len(self._items)))]
+            self._handle(batch)
+
+    def _handle(self, batch: list[tuple[T, Callable[[R | Exception], Any]]]) -> None:
+        results: Sequence[R | Exception]
+        try:
+            results = self._call([item for item, _ in batch])
+        except UnavailableError as exc:
+            results = [exc] * len(batch)
+        except Exception as exc:  # the loop decides; whatever it was, it must not end this thread
+            log.exception("%s failed for %d items", self._name, len(batch))
+            results = [exc] * len(batch)
+
+        def deliver() -> None:
+            for (_, done), result in zip(batch, results, strict=True):
+                done(result)
+
+        self._post(deliver)

@@ -1,0 +1,1 @@
+"""What authors of providers and users need for their tests: contract suites, clocks, helpers."""

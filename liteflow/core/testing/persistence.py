@@ -1,0 +1,34 @@
+"""What every persistence provider has to do, as tests. A provider's test file is a fixture and a subclass."""
+
+from __future__ import annotations
+
+import pytest
+
+from liteflow.core.providers import PersistenceProvider
+from liteflow.core.testing.persistence_commit import CommitContract
+from liteflow.core.testing.persistence_queries import (
+    ClockContract,
+    DefinitionContract,
+    EventContract,
+    ListingContract,
+)
+from liteflow.core.testing.persistence_wake import ClaimContract, ParkContract, RequestContract, WakeContract
+
+
+class PersistenceContract(
+    CommitContract,
+    RequestContract,
+    WakeContract,
+    ClaimContract,
+    ParkContract,
+    EventContract,
+    DefinitionContract,
+    ListingContract,
+    ClockContract,
+):
+    """All of it. A subclass, named `Test...`, overrides `provider`."""
+
+    @pytest.fixture
+    def provider(self) -> PersistenceProvider:
+        """An open provider whose store is empty, for one test."""
+        raise NotImplementedError("a subclass gives the provider to test")

@@ -1,0 +1,146 @@
+"""Commits: many instances in one trip, each compared on its own, each outcome known or settled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import bson
+from bson.raw_bson import RawBSONDocument
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
+
+from liteflow.core.errors import DataError
+from liteflow.core.transition import Outcome, Transition
+from liteflow.providers.mongo.connection import CODEC_OPTIONS
+from liteflow.providers.mongo.documents import Document, transition_to_update
+from liteflow.providers.mongo.error_log import ErrorLog
+from liteflow.providers.mongo.errors import TRANSIENT_CODES, UNREACHABLE, is_transient, write_errors
+from liteflow.providers.mongo.indexes import Collections
+
+MAX_SIZE = 16 * 1024 * 1024
+"""The server's limit for a document, and so for an update."""
+
+SETTLE_SECONDS = 2.0
+"""So long the majority of a replica set is waited for when an outcome is read back."""
+
+Pending = Mapping[int, Transition]
+"""Transitions without an outcome so far, by their place in the call."""
+
+
+def encoded(document: Document) -> RawBSONDocument:
+    """A document, encoded once and for all. `DataError` if BSON or the server can't hold it."""
+    try:
+        raw = bson.encode(document, codec_options=CODEC_OPTIONS)
+    except (bson.errors.BSONError, OverflowError, UnicodeError, TypeError, ValueError) as exc:
+        raise DataError("document", f"can't be stored: {exc}") from exc
+    if len(raw) > MAX_SIZE:
+        raise DataError("document", f"is too large: {len(raw)} bytes")
+    return RawBSONDocument(raw, CODEC_OPTIONS.with_options(document_class=RawBSONDocument))
+
+
+class Committer:
+    """Writes transitions. Without a state of its own, so any thread may use it."""
+
+    def __init__(self, collections: Collections, errors: ErrorLog) -> None:
+        self._instances = collections.instances
+        self._errors = errors
+
+    def commit(self, transitions: Sequence[Transition]) -> list[Outcome]:
+        """See `PersistenceProvider.commit`."""
+        outcomes = [Outcome.REJECTED] * len(transitions)
+        updates: dict[int, UpdateOne] = {}
+        for place, transition in enumerate(transitions):
+            try:
+                updates[place] = _update(transition)
+            except DataError:
+                continue
+        pending = {place: transitions[place] for place in updates}
+        for place, outcome in self._write(pending, updates).items():
+            outcomes[place] = outcome
+        return outcomes
+
+    def _write(self, pending: Pending, updates: Mapping[int, UpdateOne]) -> dict[int, Outcome]:
+        if not pending:
+            return {}
+        try:
+            self._errors.store(list(pending.values()))
+            matched, outcomes, settled = self._bulk_write(updates)
+        except PyMongoError as exc:
+            if not is_transient(exc):
+                raise
+            return dict.fromkeys(pending, Outcome.UNKNOWN)
+        rest = {place: transition for place, transition in pending.items() if place not in outcomes}
+        if settled and matched == len(rest):
+            return outcomes | dict.fromkeys(rest, Outcome.COMMITTED)
+        return outcomes | self._read_back(rest)
+
+    def _bulk_write(self, updates: Mapping[int, UpdateOne]) -> tuple[int, dict[int, Outcome], bool]:
+        """How many were matched, those that can't be stored, and if the rest is surely durable.
+
+        Repeating it after a lost connection is safe: each is compared, so each is done once.
+        """
+        places = list(updates)
+        try:
+            try:
+                result = self._instances.bulk_write(list(updates.values()), ordered=False)
+            except UNREACHABLE:
+                result = self._instances.bulk_write(list(updates.values()), ordered=False)
+            return result.matched_count, {}, True
+        except BulkWriteError as exc:
+            failed = write_errors(exc)
+            rejected = {
+                places[error["index"]]: Outcome.REJECTED
+                for error in failed
+                if error["code"] not in TRANSIENT_CODES
+            }
+            details = exc.details or {}
+            return (
+                details["nMatched"],
+                rejected,
+                len(rejected) == len(failed) and not details["writeConcernErrors"],
+            )
+
+    def _read_back(self, pending: Pending) -> dict[int, Outcome]:
+        """Settle outcomes by the tokens that are stored.
+
+        A write that is on one server only is not seen yet: then its instance seems unchanged.
+        """
+        outcomes: dict[int, Outcome] = {}
+        deadline, pause = time.monotonic() + SETTLE_SECONDS, 0.002
+        while True:
+            try:
+                outcomes |= self._outcomes({p: t for p, t in pending.items() if p not in outcomes})
+            except ConnectionFailure:
+                break
+            if len(outcomes) == len(pending) or time.monotonic() > deadline:
+                break
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
+        return dict.fromkeys(pending, Outcome.UNKNOWN) | outcomes
+
+    def _outcomes(self, pending: Pending) -> dict[int, Outcome]:
+        ids = [transition.instance_id for transition in pending.values()]
+        fields = {"token": 1, "revision": 1, "inbox_sequence": 1}
+        stored = {found["_id"]: found for found in self._instances.find({"_id": {"$in": ids}}, fields)}
+        found = {p: _outcome(t, stored.get(t.instance_id)) for p, t in pending.items()}
+        return {place: outcome for place, outcome in found.items() if outcome is not Outcome.UNKNOWN}
+
+
+def _update(transition: Transition) -> UpdateOne:
+    condition = {
+        "_id": transition.instance_id,
+        "revision": transition.revision,
+        "inbox_sequence": transition.inbox_sequence,
+    }
+    return UpdateOne(condition, encoded(transition_to_update(transition)))
+
+
+def _outcome(transition: Transition, stored: Mapping[str, Any] | None) -> Outcome:
+    if stored is None:
+        return Outcome.CONFLICT
+    if transition.token and stored.get("token") == transition.token:
+        return Outcome.COMMITTED
+    same = (stored["revision"], stored["inbox_sequence"]) == (transition.revision, transition.inbox_sequence)
+    return Outcome.UNKNOWN if same else Outcome.CONFLICT

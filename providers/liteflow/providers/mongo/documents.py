@@ -1,0 +1,236 @@
+"""Instances, transitions and events as documents.
+
+An instance is one document, made to be read and queried by people too::
+
+    {_id: "5f0c...", format: 1, workflow_definition_id: "order", version: 1, status: 0, revision: 7,
+     create_time: "2026-01-02T03:04:05.678901Z", wake_at: "2026-01-02T03:14:05.678901Z",
+     data: {customer: {name: "Ann"}, total: Decimal128("12.50")},
+     pointers: {"3": {step_id: "wait", status: 5, event_name: "paid", ...}},
+     waits: [{name: "paid", key: "o-42", since: "...", pointer_id: "3"}], token: "...", ...}
+
+Names are those of `liteflow.core.models`. What has its default value is left out. Only `waits` and `hold`
+are more than the model has: the open waits in the form that is indexed, and the scheduler's hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from liteflow.core.errors import DataError, InstanceUnreadableError
+from liteflow.core.models import (
+    FORMAT_VERSION,
+    Claim,
+    Event,
+    Instance,
+    OutboxItem,
+    Parked,
+    Pointer,
+    PointerStatus,
+    Request,
+    Wait,
+    WorkflowStatus,
+    WorkflowSummary,
+)
+from liteflow.core.providers import Due, Waiter
+from liteflow.core.transition import Transition
+from liteflow.providers.mongo.forms import (
+    NUMBER,
+    PLAIN,
+    TIME,
+    Conversion,
+    Form,
+    enumeration,
+    list_of,
+    map_of,
+)
+from liteflow.providers.mongo.values import time_from_bson, time_to_bson
+
+Document = dict[str, Any]
+
+POINTER = Form(
+    Pointer,
+    {
+        "status": enumeration(PointerStatus),
+        "scope": Conversion(list, tuple),
+        "context_item": PLAIN,
+        "persistence_data": PLAIN,
+        "sleep_until": TIME,
+        "start_time": TIME,
+        "end_time": TIME,
+        "event_since": TIME,
+        "event_data": PLAIN,
+        "outcome": PLAIN,
+    },
+    always=("status",),
+    without=("id",),
+)
+CLAIM = Form(Claim, {"until": TIME})
+REQUEST = Form(Request, {"time": TIME, "arguments": PLAIN, "sequence": NUMBER})
+OUTBOX_ITEM = Form(OutboxItem, {"sequence": NUMBER, "time": TIME, "body": PLAIN})
+PARKED = Form(Parked, {"since": TIME})
+WAIT = Form(Wait, {"since": TIME})
+EVENT = Form(Event, {"time": TIME, "data": PLAIN}, without=("id",))
+
+
+def _read_pointers(stored: Mapping[str, Document]) -> dict[str, Pointer]:
+    # In order of creation, which is not the order in which the server keeps new fields.
+    return {key: POINTER.read(stored[key], id=key) for key in sorted(stored, key=int)}
+
+
+# Names and keys of events can be anything, so they are no names of fields.
+_CONSUMED = Conversion(
+    lambda consumed: [{"wait": wait, "events": events} for wait, events in consumed.items()],
+    lambda stored: {entry["wait"]: entry["events"] for entry in stored},
+)
+
+INSTANCE = Form(
+    Instance,
+    {
+        "create_time": TIME,
+        "status": enumeration(WorkflowStatus),
+        "data": map_of(PLAIN),
+        "complete_time": TIME,
+        "revision": NUMBER,
+        "wake_at": TIME,
+        "next_execution": TIME,
+        "pointers": Conversion(
+            lambda pointers: {key: POINTER.write(pointer) for key, pointer in pointers.items()},
+            _read_pointers,
+        ),
+        "pointer_sequence": NUMBER,
+        "items": map_of(PLAIN),
+        "claims": map_of(Conversion(CLAIM.write, CLAIM.read)),
+        "inbox": list_of(REQUEST),
+        "inbox_sequence": NUMBER,
+        "outbox": list_of(OUTBOX_ITEM),
+        "outbox_sequence": NUMBER,
+        "consumed": _CONSUMED,
+        "parked": Conversion(PARKED.write, PARKED.read),
+    },
+    always=("status", "revision", "inbox_sequence"),
+    without=("id",),
+)
+_WAITS = list_of(WAIT)
+
+
+# ------------------------------------------------------------------------------------------ instances
+
+
+def instance_to_document(instance: Instance) -> Document:
+    """The document of a new instance."""
+    document = {"_id": instance.id, "format": FORMAT_VERSION, **INSTANCE.write(instance)}
+    waits = instance.waits()
+    if waits:
+        document["waits"] = _WAITS.write(waits)
+    return document
+
+
+def instance_from_document(document: Mapping[str, Any]) -> Instance:
+    """The instance of a document. `InstanceUnreadableError` or `DataError` if it can't be understood."""
+    instance_id = document["_id"]
+    format_version = document.get("format")
+    if type(format_version) is not int or format_version > FORMAT_VERSION:
+        raise InstanceUnreadableError(str(instance_id), format_version)
+    try:
+        return INSTANCE.read(document, id=instance_id)
+    except (DataError, LookupError, TypeError, ValueError, AttributeError) as exc:
+        raise DataError(f"workflow {instance_id}", f"can't be read: {exc}") from exc
+
+
+def transition_to_update(transition: Transition) -> Document:
+    """The update that does to a document what `Transition.apply` does to an instance."""
+    changes: Document = {"revision": transition.revision + 1, "token": transition.token}
+    # A commit clears the mark of a parked instance, the count of crashes and the scheduler's hold.
+    removed = {"parked": "", "crashes": "", "hold": ""}
+
+    def put(path: str, stored: Any) -> None:
+        if stored is None:
+            removed[path] = ""
+        else:
+            changes[path] = stored
+
+    for name, value in transition.fields.items():
+        put(name, INSTANCE.write_field(name, value))
+    for name in ("wake_at", "message_sent"):
+        put(name, INSTANCE.write_field(name, getattr(transition, name)))
+    if transition.waits is not None:
+        put("waits", _WAITS.write(transition.waits) or None)
+
+    gone = (
+        ("data", transition.data_removed),
+        ("pointers", transition.pointers_removed),
+        ("items", transition.items_removed),
+        ("claims", transition.claims_removed),
+    )
+    for name, keys in gone:
+        removed.update((f"{name}.{key}", "") for key in keys)
+    for key, value in transition.data_set.items():
+        changes[f"data.{key}"] = PLAIN.write(value)
+    for key, pointer in transition.pointers.items():
+        changes[f"pointers.{key}"] = POINTER.write(pointer)
+    for key, items in transition.items_set.items():
+        changes[f"items.{key}"] = PLAIN.write(items)
+    for key, claim in transition.claims_set.items():
+        changes[f"claims.{key}"] = CLAIM.write(claim)
+    return {"$set": changes, "$unset": {path: "" for path in removed if path not in changes}}
+
+
+# ------------------------------------------------------------------------------------- parts of them
+
+WAITER_FIELDS = {"workflow_definition_id": 1, "version": 1}
+DUE_FIELDS = {**WAITER_FIELDS, "wake_at": 1, "message_sent": 1, "hold": 1, "revision": 1}
+SUMMARY_FIELDS = {
+    **WAITER_FIELDS, "status": 1, "reference": 1, "create_time": 1, "complete_time": 1, "parked": 1,
+}  # fmt: skip
+
+
+def waiter(document: Mapping[str, Any]) -> Waiter:
+    """What is needed to send an instance a wake-up."""
+    return Waiter(document["_id"], document["workflow_definition_id"], document["version"])
+
+
+def due(document: Mapping[str, Any]) -> Due:
+    """An instance that is to be looked at."""
+    return Due(
+        document["_id"],
+        document["workflow_definition_id"],
+        document["version"],
+        time_from_bson(document["wake_at"]),
+        document.get("message_sent", False),
+        document.get("hold", {}).get("count", 0),
+    )
+
+
+def summary(document: Mapping[str, Any]) -> WorkflowSummary:
+    """A row of a listing."""
+    complete_time = document.get("complete_time")
+    return WorkflowSummary(
+        document["_id"],
+        WorkflowStatus(document["status"]),
+        document["workflow_definition_id"],
+        document["version"],
+        document.get("reference"),
+        time_from_bson(document["create_time"]),
+        time_from_bson(complete_time) if complete_time is not None else None,
+        document["parked"]["reason"] if "parked" in document else None,
+    )
+
+
+# --------------------------------------------------------------------------------------------- events
+
+
+def event_to_document(event: Event) -> Document:
+    """The document of a new event. `due` is when the scheduler looks at it, as long as it has to."""
+    document = {"_id": event.id, "format": FORMAT_VERSION, **EVENT.write(event)}
+    if not event.processed:
+        document["due"] = time_to_bson(event.time)
+    return document
+
+
+def event_from_document(document: Mapping[str, Any]) -> Event:
+    """The event of a document."""
+    try:
+        return EVENT.read(document, id=document["_id"])
+    except (DataError, LookupError, TypeError, ValueError, AttributeError) as exc:
+        raise DataError(f"event {document['_id']}", f"can't be read: {exc}") from exc

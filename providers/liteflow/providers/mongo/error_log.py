@@ -1,0 +1,105 @@
+"""The errors of instances: a collection of its own, in order of the revisions at which they happened."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from bson.max_key import MaxKey
+from pymongo.errors import BulkWriteError
+
+from liteflow.core.models import FORMAT_VERSION, ErrorRecord
+from liteflow.core.transition import Transition
+from liteflow.providers.mongo.errors import DUPLICATE_KEY, repeated, write_errors
+from liteflow.providers.mongo.forms import NUMBER, TIME, Form
+from liteflow.providers.mongo.indexes import Documents
+
+ERRORS_KEPT = 1000
+"""At least so many of the last errors of an instance are kept."""
+
+TRIM_EVERY = 128
+"""One of so many errors makes room by removing the oldest ones of its instance."""
+
+MOST_TEXT = 100_000
+"""Characters of a message or traceback that are stored."""
+
+_ERROR = Form(ErrorRecord, {"time": TIME, "attempt": NUMBER}, without=("instance_id", "message", "traceback"))
+
+
+class ErrorLog:
+    """Stores the error records of transitions, each once."""
+
+    def __init__(self, collection: Documents) -> None:
+        self._collection = collection
+
+    def store(self, transitions: Sequence[Transition]) -> None:
+        """Insert the errors of all these transitions."""
+        documents = [
+            _document(transition.revision, error) for transition in transitions for error in transition.errors
+        ]
+        if not documents:
+            return
+        repeated(lambda: self._insert(documents))
+        for document in documents:
+            key = document["_id"]
+            if zlib.crc32(f"{key['instance']}:{key['revision']}".encode()) % TRIM_EVERY == 0:
+                self.trim(key["instance"])
+
+    def _insert(self, documents: list[dict[str, Any]]) -> None:
+        try:
+            self._collection.insert_many(documents, ordered=False)
+        except BulkWriteError as exc:
+            others = [error for error in write_errors(exc) if error["code"] != DUPLICATE_KEY]
+            if others or (exc.details and exc.details.get("writeConcernErrors")):
+                raise
+
+    def last(self, instance_id: str, limit: int) -> list[ErrorRecord]:
+        """The last errors of an instance, oldest first."""
+        if limit <= 0:  # which the server takes for no limit
+            return []
+        newest = self._collection.find(_of(instance_id)).sort("_id", -1).limit(limit)
+        return [_record(document) for document in newest][::-1]
+
+    def trim(self, instance_id: str) -> None:
+        """Remove all but the last errors of an instance."""
+        surplus = (
+            self._collection.find(_of(instance_id), {"_id": 1}).sort("_id", -1).skip(ERRORS_KEPT).limit(1)
+        )
+        for document in surplus:
+            first = {"instance": instance_id}
+            self._collection.delete_many({"_id": {"$gte": first, "$lte": document["_id"]}})
+
+
+def _of(instance_id: str) -> dict[str, Any]:
+    """Matches the errors of an instance by a range of `_id`, which begins with the instance."""
+    first, last = {"instance": instance_id}, {"instance": instance_id, "revision": MaxKey()}
+    return {"_id": {"$gte": first, "$lt": last}}
+
+
+def _document(revision: int, error: ErrorRecord) -> dict[str, Any]:
+    key = {
+        "instance": error.instance_id,
+        "revision": revision,
+        "pointer": error.pointer_id,
+        "attempt": error.attempt,
+    }
+    texts = {"message": _text(error.message), "traceback": _text(error.traceback)}
+    return {"_id": key, "format": FORMAT_VERSION, **_ERROR.write(error), **texts}
+
+
+def _record(document: dict[str, Any]) -> ErrorRecord:
+    return _ERROR.read(
+        document,
+        instance_id=document["_id"]["instance"],
+        message=document["message"],
+        traceback=document["traceback"],
+    )
+
+
+def _text(text: str) -> str:
+    """What of a text can be stored: exceptions may say anything, of any length."""
+    if len(text) > MOST_TEXT:
+        half = MOST_TEXT // 2
+        text = f"{text[:half]} [...] {text[-half:]}"
+    return text.encode("utf-8", "replace").decode()

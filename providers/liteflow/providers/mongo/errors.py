@@ -1,0 +1,83 @@
+"""The driver's errors as ours, and which of them trying again may cure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    ExecutionTimeout,
+    OperationFailure,
+    PyMongoError,
+    WTimeoutError,
+)
+
+from liteflow.core.errors import ProviderError, StoreUnavailableError
+
+T = TypeVar("T")
+
+DUPLICATE_KEY = 11000
+
+UNREACHABLE = (ConnectionFailure,)
+"""The server is away or did not answer: with it AutoReconnect, NotPrimaryError, NetworkTimeout,
+ServerSelectionTimeoutError and WaitQueueTimeoutError. What was asked may have been done or not."""
+
+TRANSIENT_CODES = frozenset(
+    [
+        *(6, 7, 89, 9001),  # the server's own network trouble
+        *(91, 11600, 11602),  # it shuts down, or interrupts what it does to change its role
+        *(189, 10107, 13435, 13436),  # another one is the primary now
+        *(24, 46, 50, 112, 262),  # busy: locks, time limits, write conflicts
+        *(64, 100),  # the write concern was not met in time, or can't be now
+        *(14031,),  # no space on its disk
+    ]
+)
+"""Codes of errors that the server itself will get over."""
+
+
+def is_transient(exc: PyMongoError) -> bool:
+    """True if trying again later makes sense."""
+    if isinstance(exc, (*UNREACHABLE, ExecutionTimeout, WTimeoutError)):
+        return True
+    if isinstance(exc, BulkWriteError):
+        return any(error["code"] in TRANSIENT_CODES for error in write_errors(exc)) or bool(
+            exc.details and exc.details.get("writeConcernErrors")
+        )
+    return isinstance(exc, OperationFailure) and exc.code in TRANSIENT_CODES
+
+
+def write_errors(exc: BulkWriteError) -> list[dict[str, Any]]:
+    """The errors of single operations, each with `index` and `code`."""
+    return list(exc.details["writeErrors"]) if exc.details else []
+
+
+@contextmanager
+def mapped() -> Iterator[None]:
+    """The seam: no error of the driver leaves it."""
+    try:
+        yield
+    except PyMongoError as exc:
+        kind = StoreUnavailableError if is_transient(exc) else ProviderError
+        raise kind(f"MongoDB: {_summary(exc)}") from exc
+
+
+def _summary(exc: PyMongoError) -> str:
+    """Short, and without the documents that a bulk error quotes: they are the users' data."""
+    if isinstance(exc, BulkWriteError):
+        codes = sorted({error["code"] for error in write_errors(exc)})
+        return f"a bulk write failed with codes {codes}"
+    return f"{type(exc).__name__}: {exc}"[:500]
+
+
+def repeated(act: Callable[[], T]) -> T:
+    """Run what does no harm if it is done twice; once more if the connection was lost.
+
+    The driver does this by itself for reads, but for writes on replica sets only.
+    """
+    try:
+        return act()
+    except UNREACHABLE:
+        return act()

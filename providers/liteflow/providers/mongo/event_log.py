@@ -1,0 +1,97 @@
+"""The event log: events by name, key and time, and by when the scheduler has to look at them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from pymongo import UpdateOne
+from pymongo.errors import DuplicateKeyError
+
+from liteflow.core.models import Event, Wait
+from liteflow.providers.mongo.committing import encoded
+from liteflow.providers.mongo.documents import event_from_document, event_to_document
+from liteflow.providers.mongo.errors import UNREACHABLE, repeated
+from liteflow.providers.mongo.indexes import Documents
+from liteflow.providers.mongo.values import time_from_bson, time_to_bson
+
+
+class EventLog:
+    """The methods of `PersistenceProvider` that are about events alone."""
+
+    def __init__(self, collection: Documents) -> None:
+        self._collection = collection
+
+    def add(self, event: Event) -> bool:
+        """Insert an event; False if its id is there already."""
+        document = encoded(event_to_document(event))
+        try:
+            return self._insert(document)
+        except UNREACHABLE:
+            # If it is there now, the lost try has stored it: telling of it twice does less harm than
+            # not telling at all.
+            self._insert(document)
+            return True
+
+    def _insert(self, document: Any) -> bool:
+        try:
+            self._collection.insert_one(document)
+        except DuplicateKeyError:
+            return False
+        return True
+
+    def get(self, event_id: str) -> Event | None:
+        """One event."""
+        document = self._collection.find_one({"_id": event_id})
+        return event_from_document(document) if document is not None else None
+
+    def fitting(self, waits: Sequence[Wait], now: datetime, limit: int) -> list[Event]:
+        """Events that fit any of the waits, at most `limit` for each, in order of time, then id."""
+        found: dict[str, Event] = {}
+        for name, key, since in {(wait.name, wait.key, wait.since) for wait in waits}:
+            query = fitting_query(name, key, since, now)
+            for document in self._collection.find(query).sort([("time", 1), ("_id", 1)]).limit(limit):
+                found[document["_id"]] = event_from_document(document)
+        return sorted(found.values(), key=lambda event: (event.time, event.id))
+
+    def hold(self, now: datetime, hold_until: datetime, limit: int) -> list[Event]:
+        """Unprocessed events that are due, which they are not again before `hold_until`."""
+        documents = list(self._collection.find(due_query(now)).sort([("due", 1), ("_id", 1)]).limit(limit))
+        if not documents:
+            return []
+        token, until = uuid.uuid4().hex, time_to_bson(hold_until)
+        hold = {"$set": {"due": until, "hold": token}}
+        updates = [UpdateOne({"_id": found["_id"], "due": found["due"]}, hold) for found in documents]
+        result = self._collection.bulk_write(updates, ordered=False)
+        if result.matched_count < len(documents):
+            ids = [found["_id"] for found in documents]
+            mine = {found["_id"] for found in self._collection.find({"_id": {"$in": ids}, "hold": token}, {"_id": 1})}
+            documents = [found for found in documents if found["_id"] in mine]
+        return [event_from_document(found) for found in documents]
+
+    def mark_processed(self, event_ids: Sequence[str]) -> None:
+        """These are not due any more."""
+        if event_ids:
+            done = {"$set": {"processed": True}, "$unset": {"due": "", "hold": ""}}
+            query = {"_id": {"$in": list(event_ids)}}
+            repeated(lambda: self._collection.update_many(query, done))
+
+    def next_due(self) -> datetime | None:
+        """When the first unprocessed event is due."""
+        found = self._collection.find_one(ANY_DUE, {"due": 1}, sort=[("due", 1), ("_id", 1)])
+        return time_from_bson(found["due"]) if found is not None else None
+
+
+ANY_DUE: dict[str, Any] = {"due": {"$gt": ""}}
+
+
+def due_query(now: datetime) -> dict[str, Any]:
+    """Matches unprocessed events whose time has come and that are not held."""
+    return {"due": {"$lte": time_to_bson(now)}}
+
+
+def fitting_query(name: str, key: str, since: datetime, now: datetime) -> dict[str, Any]:
+    """Matches events that fit a wait."""
+    return {"name": name, "key": key, "time": {"$gte": time_to_bson(since), "$lte": time_to_bson(now)}}

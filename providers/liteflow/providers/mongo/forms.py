@@ -1,0 +1,109 @@
+"""How a record of the models becomes a document: field by field, by a table.
+
+A field that has its default is left out, which keeps documents small and readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any, Generic, TypeVar
+
+from liteflow.providers.mongo.values import from_bson, time_from_bson, time_to_bson, to_bson
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """How the values of a field are written and read."""
+
+    write: Callable[[Any], Any]
+    read: Callable[[Any], Any]
+
+
+PLAIN = Conversion(to_bson, from_bson)
+NUMBER = Conversion(int, int)
+TIME = Conversion(time_to_bson, time_from_bson)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+SAME = Conversion(_as_it_is, _as_it_is)
+
+
+def enumeration(kind: Callable[[int], Any]) -> Conversion:
+    """States are stored as their numbers."""
+    return Conversion(int, kind)
+
+
+class Form(Generic[T]):
+    """The document form of one kind of record.
+
+    `always` names the fields that are stored even with their default value, `without` those that are
+    not part of it; readers give them as arguments.
+    """
+
+    def __init__(
+        self,
+        kind: type[T],
+        conversions: Mapping[str, Conversion],
+        always: tuple[str, ...] = (),
+        without: tuple[str, ...] = (),
+    ) -> None:
+        self._kind = kind
+        self._always = always
+        self._fields: dict[str, tuple[Conversion, Any]] = {
+            field.name: (conversions.get(field.name, SAME), _default(field))
+            for field in fields(kind)  # type: ignore[arg-type]
+            if field.name not in without
+        }
+
+    def write(self, record: T) -> dict[str, Any]:
+        """The record as a document."""
+        document = {}
+        for name, (conversion, default) in self._fields.items():
+            value = getattr(record, name)
+            if value is not None and (value != default or name in self._always):
+                document[name] = conversion.write(value)
+        return document
+
+    def write_field(self, name: str, value: Any) -> Any:
+        """One field as it is stored; None if it is left out."""
+        conversion, default = self._fields[name]
+        if value is None or (value == default and name not in self._always):
+            return None
+        return conversion.write(value)
+
+    def read(self, document: Mapping[str, Any], **without: Any) -> T:
+        """The record of a document. What else is in the document is passed over."""
+        values = without
+        for name, (conversion, _) in self._fields.items():
+            stored = document.get(name)
+            if stored is not None:
+                values[name] = conversion.read(stored)
+        return self._kind(**values)
+
+
+def _default(field: Field[Any]) -> Any:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def list_of(form: Form[Any]) -> Conversion:
+    """A list of records."""
+    return Conversion(
+        lambda records: [form.write(record) for record in records],
+        lambda documents: [form.read(document) for document in documents],
+    )
+
+
+def map_of(conversion: Conversion) -> Conversion:
+    """Values by name, as a sub-document."""
+    return Conversion(
+        lambda values: {name: conversion.write(value) for name, value in values.items()},
+        lambda stored: {name: conversion.read(value) for name, value in stored.items()},
+    )

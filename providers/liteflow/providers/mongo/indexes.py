@@ -1,0 +1,72 @@
+"""The collections and their indexes. Every query that runs periodically is served by one of them.
+
+Partial indexes hold only the documents that have the field: an ended instance, which has neither
+`wake_at` nor `waits`, costs nothing there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, IndexModel, WriteConcern
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.read_concern import ReadConcern
+
+Documents = Collection[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Collections:
+    """The collections of one prefix. `scheduling` is `instances` for writes that may get lost."""
+
+    instances: Documents
+    scheduling: Documents
+    history: Documents
+    errors: Documents
+    events: Documents
+    definitions: Documents
+
+    @staticmethod
+    def of(database: Database[dict[str, Any]], prefix: str) -> Collections:
+        """The collections in a database, which has the concerns of durable writes."""
+        instances = database[f"{prefix}.instances"]
+        return Collections(
+            instances=instances,
+            scheduling=instances.with_options(
+                write_concern=WriteConcern(w=1), read_concern=ReadConcern("local")
+            ),
+            history=database[f"{prefix}.history"],
+            errors=database[f"{prefix}.errors"],
+            events=database[f"{prefix}.events"],
+            definitions=database[f"{prefix}.definitions"],
+        )
+
+    def create_indexes(self) -> None:
+        """Create those that are missing. History, errors and definitions live by their `_id` alone."""
+        self.instances.create_indexes(
+            [
+                _index("due", "wake_at", partial="wake_at"),
+                _index("waits", "waits.name", "waits.key", "_id", partial="waits"),
+                _index("parked", "workflow_definition_id", "version", "_id", partial="parked"),
+                _index("parked_listing", "-create_time", "-_id", partial="parked"),
+                _index("status", "status", "-create_time", "-_id"),
+                _index("workflow", "workflow_definition_id", "status", "-create_time", "-_id"),
+                _index("reference", "reference", "-create_time", "-_id", partial="reference"),
+            ]
+        )
+        self.events.create_indexes(
+            [
+                _index("time", "name", "key", "time", "_id"),
+                _index("due", "due", "_id", partial="due"),
+            ]
+        )
+
+
+def _index(name: str, *keys: str, partial: str | None = None) -> IndexModel:
+    """An index on these fields, descending where a minus stands before the name."""
+    order = [(key.lstrip("-"), DESCENDING if key.startswith("-") else ASCENDING) for key in keys]
+    if partial is None:
+        return IndexModel(order, name=name)
+    return IndexModel(order, name=name, partialFilterExpression={partial: {"$exists": True}})

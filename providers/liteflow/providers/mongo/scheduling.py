@@ -1,0 +1,147 @@
+"""Everything about `wake_at` between commits: due instances, their holds, claims, parked instances."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pymongo import UpdateOne
+
+from liteflow.core.models import Parked, WorkflowStatus
+from liteflow.core.providers import ClaimRenewal, Due, Waiter, WakeMove
+from liteflow.providers.mongo import documents
+from liteflow.providers.mongo.errors import repeated
+from liteflow.providers.mongo.indexes import Collections
+from liteflow.providers.mongo.values import time_from_bson, time_to_bson
+
+NOT_ENDED = [int(status) for status in WorkflowStatus if not status.ended]
+ANY_DUE: dict[str, Any] = {"wake_at": {"$gt": ""}}
+
+
+def due_query(now: datetime) -> dict[str, Any]:
+    """Matches instances that are due."""
+    return {"wake_at": {"$lte": time_to_bson(now)}}
+
+
+def parked_query(workflow_definition_id: str, version: int) -> dict[str, Any]:
+    """Matches the parked instances of a definition."""
+    return {
+        "workflow_definition_id": workflow_definition_id,
+        "version": version,
+        "parked": {"$exists": True},
+    }
+
+
+class Scheduling:
+    """The methods of `PersistenceProvider` that move `wake_at` without a commit."""
+
+    def __init__(self, collections: Collections) -> None:
+        self._instances = collections.instances
+        self._loose = collections.scheduling
+
+    def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
+        """See `PersistenceProvider.hold_due`. A hold that gets lost in a crash costs a message."""
+        query = self._loose.find(due_query(now), documents.DUE_FIELDS).sort("wake_at", 1).limit(limit)
+        found = {document["_id"]: document for document in query}
+        if not found:
+            return []
+        due = {instance_id: documents.due(document) for instance_id, document in found.items()}
+        token = uuid.uuid4().hex
+        holds = []
+        for instance_id, one in due.items():
+            same = {name: found[instance_id].get(name) for name in ("_id", "revision", "wake_at")}
+            hold = {"token": token, "count": one.holds + 1}
+            held = {"wake_at": time_to_bson(hold_until(one)), "hold": hold}
+            holds.append(UpdateOne(same, {"$set": held}))
+        if self._loose.bulk_write(holds, ordered=False).matched_count < len(holds):
+            mine = self._loose.find({"_id": {"$in": list(due)}, "hold.token": token}, {"_id": 1})
+            got = {document["_id"] for document in mine}
+            return [one for one in due.values() if one.instance_id in got]
+        return list(due.values())
+
+    def next_due(self) -> datetime | None:
+        """The earliest `wake_at`."""
+        found = self._loose.find_one(ANY_DUE, {"wake_at": 1}, sort=[("wake_at", 1)])
+        return time_from_bson(found["wake_at"]) if found is not None else None
+
+    def lower_wake(self, wakes: Mapping[str, datetime]) -> None:
+        """See `PersistenceProvider.lower_wake`."""
+        updates = [
+            UpdateOne(
+                {"_id": instance_id, "status": {"$in": NOT_ENDED}},
+                {"$min": {"wake_at": time_to_bson(wake_at)}},
+            )
+            for instance_id, wake_at in wakes.items()
+        ]
+        if updates:
+            repeated(lambda: self._instances.bulk_write(updates, ordered=False))
+
+    def move_wake(self, moves: Sequence[WakeMove]) -> None:
+        """See `PersistenceProvider.move_wake`."""
+        updates = [_move(move) for move in moves]
+        if updates:
+            repeated(lambda: self._loose.bulk_write(updates, ordered=False))
+
+    def renew_claims(self, renewals: Sequence[ClaimRenewal]) -> list[bool]:
+        """See `PersistenceProvider.renew_claims`."""
+        updates = [_renewal(renewal) for renewal in renewals]
+        if not updates:
+            return []
+        result = repeated(lambda: self._instances.bulk_write(updates, ordered=False))
+        if result.matched_count == len(updates):
+            return [True] * len(renewals)
+        ids = [renewal.instance_id for renewal in renewals]
+        stored = {found["_id"]: found for found in self._instances.find({"_id": {"$in": ids}}, {"claims": 1})}
+        return [
+            _token(stored.get(renewal.instance_id), renewal.pointer_id) == renewal.claim.token
+            for renewal in renewals
+        ]
+
+    def park(self, instance_id: str, revision: int, parked: Parked) -> None:
+        """See `PersistenceProvider.park`."""
+        query: dict[str, Any] = {"_id": instance_id}
+        if revision != -1:
+            query["revision"] = revision
+        update = {"$set": {"parked": documents.PARKED.write(parked)}, "$unset": {"wake_at": "", "hold": ""}}
+        repeated(lambda: self._instances.update_one(query, update))
+
+    def parked(self, workflow_definition_id: str, version: int, limit: int) -> list[Waiter]:
+        """See `PersistenceProvider.parked`."""
+        query = parked_query(workflow_definition_id, version)
+        found = self._instances.find(query, documents.WAITER_FIELDS).sort("_id", 1).limit(limit)
+        return [documents.waiter(document) for document in found]
+
+
+def _move(move: WakeMove) -> UpdateOne:
+    # None matches a field that is not there.
+    expected = time_to_bson(move.expected) if move.expected is not None else None
+    same = {"_id": move.instance_id, "revision": move.revision, "wake_at": expected}
+    cleared = {"hold": "", "message_sent": ""}
+    if move.new is None:
+        return UpdateOne(same, {"$unset": {**cleared, "wake_at": ""}})
+    return UpdateOne(same, {"$set": {"wake_at": time_to_bson(move.new)}, "$unset": cleared})
+
+
+_EARLIEST_END = {"$min": {"$map": {"input": {"$objectToArray": "$claims"}, "in": "$$this.v.until"}}}
+
+
+def _renewal(renewal: ClaimRenewal) -> UpdateOne:
+    """In steps, since `wake_at` goes along only if it was the earliest end of the claims before."""
+    claim = f"claims.{renewal.pointer_id}"
+    return UpdateOne(
+        {"_id": renewal.instance_id, f"{claim}.token": renewal.claim.token},
+        [
+            {"$set": {"goes_along": {"$eq": ["$wake_at", _EARLIEST_END]}}},
+            {"$set": {f"{claim}.until": time_to_bson(renewal.until)}},
+            {"$set": {"wake_at": {"$cond": ["$goes_along", _EARLIEST_END, "$wake_at"]}}},
+            {"$unset": "goes_along"},
+        ],
+    )
+
+
+def _token(stored: Mapping[str, Any] | None, pointer_id: str) -> str | None:
+    claim = (stored or {}).get("claims", {}).get(pointer_id, {})
+    token: str | None = claim.get("token")
+    return token

@@ -1,0 +1,97 @@
+"""pika's asyncio connection: how one is made, and how it survives what strangers put into messages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from typing import Any
+
+from pika import URLParameters
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed
+from pika.frame import Header, decode_frame
+from pika.spec import FRAME_HEADER, FRAME_HEADER_SIZE, BasicProperties
+
+from liteflow.core.errors import ProviderError, QueueUnavailableError
+
+ACCESS_REFUSED = 403
+NOT_ALLOWED = 530
+
+
+class UnreadableProperties(BasicProperties):
+    """Stands for properties that pika can't decode; `reason` says why."""
+
+    reason: str = ""
+
+
+class Driver(AsyncioConnection):
+    """A connection that lives on when a message has properties that pika can't decode.
+
+    Without it, anybody who may publish could end the connection with one odd header (a date after the
+    year 9999, a table nested too deeply), again and again, since the message would be redelivered.
+    """
+
+    _frame_buffer: bytes
+
+    def _read_frame(self) -> tuple[int, Any]:
+        try:
+            return decode_frame(self._frame_buffer)
+        except Exception as exc:
+            kind, channel, size = struct.unpack_from(">BHL", self._frame_buffer)
+            if kind != FRAME_HEADER:
+                raise
+            properties = UnreadableProperties()
+            properties.reason = f"{type(exc).__name__}: {exc}"
+            (body_size,) = struct.unpack_from(">Q", self._frame_buffer, FRAME_HEADER_SIZE + 4)
+            return FRAME_HEADER_SIZE + size + 1, Header(channel, body_size, properties)
+
+
+def address(node: URLParameters) -> str:
+    """Host and port, for people: the URL itself holds the password."""
+    return f"{node.host}:{node.port}"
+
+
+async def connect(node: URLParameters) -> Driver:
+    """Open a connection to one node.
+
+    `ProviderError` if the server refuses user or virtual host, `QueueUnavailableError` for anything that
+    may pass.
+    """
+    # pika reports each failure at several levels, with tracebacks; here it becomes one line of ours.
+    driver_log = logging.getLogger("pika")
+    if driver_log.level == logging.NOTSET:
+        driver_log.setLevel(logging.CRITICAL)
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+    workflow = Driver.create_connection(
+        [node], on_done=lambda result: done.done() or done.set_result(result), custom_ioloop=loop
+    )
+    try:
+        result = await done
+    except asyncio.CancelledError:
+        workflow.abort()
+        raise
+    if isinstance(result, Driver):
+        return result
+    error = _root(result)
+    # The codes are in a text only: pika wraps what the server said into "probable" errors.
+    if any(f"ConnectionClosedByBroker: ({code})" in repr(error) for code in (ACCESS_REFUSED, NOT_ALLOWED)):
+        raise ProviderError(f"RabbitMQ at {address(node)} refuses the connection: {describe(error)}")
+    raise QueueUnavailableError(f"RabbitMQ at {address(node)} can't be reached: {describe(error)}")
+
+
+def _root(error: Any) -> Any:
+    if isinstance(error, AMQPConnectionWorkflowFailed) and error.exceptions:
+        error = error.exceptions[-1]
+    return getattr(error, "exception", error)
+
+
+def describe(error: object) -> str:
+    """A driver's error in a few words."""
+    if isinstance(error, str):
+        return error
+    text = getattr(error, "reply_text", None)
+    if text is None and isinstance(error, Exception) and error.args:
+        text = error.args[-1]
+    return str(text or type(error).__name__)

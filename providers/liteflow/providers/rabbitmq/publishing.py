@@ -1,0 +1,190 @@
+"""Messages on their way to the server, until it confirms that it has stored them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import pika.channel
+from pika.exceptions import AMQPError
+from pika.spec import Basic, BasicProperties
+
+from liteflow.core.errors import ProviderError, QueueUnavailableError
+from liteflow.providers.rabbitmq.channels import Channel, ChannelUser
+from liteflow.providers.rabbitmq.connection import Connection
+from liteflow.providers.rabbitmq.driver import Driver, describe
+from liteflow.providers.rabbitmq.topology import Topology
+
+PERSISTENT = 2
+
+
+class _Batch:
+    """Letters that are confirmed together."""
+
+    def __init__(self, size: int) -> None:
+        self.future: Future[None] = Future()
+        self._missing = size
+
+    def one_confirmed(self) -> None:
+        self._missing -= 1
+        if self._missing == 0 and not self.future.done():
+            self.future.set_result(None)
+
+    def fail(self, error: ProviderError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+@dataclass(slots=True, eq=False)
+class Letter:
+    """One message to publish. A mandatory one that reaches no queue is sent again when that exists."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: BasicProperties
+    mandatory: bool = True
+    returned: bool = False
+    batch: _Batch = field(init=False)
+
+
+class Publisher(ChannelUser):
+    """Publishes with confirms, for all threads over one channel."""
+
+    def __init__(self, what: str, connection: Connection, topology: Topology) -> None:
+        super().__init__(what)
+        self._connection = connection
+        self._topology = topology
+        self._channel: Channel | None = None
+        self._last_tag = 0
+        self._unconfirmed: dict[int, Letter] = {}  # by delivery tag, in order
+        self._unroutable: dict[tuple[str, str], list[Letter]] = {}
+
+    def publish(self, letters: Sequence[Letter], timeout: float | None = None) -> Future[None]:
+        """Send from any thread. The future is done when all are stored, or one can't be.
+
+        With a `timeout`, it fails when that many seconds are over.
+        """
+        batch = _Batch(len(letters))
+        for letter in letters:
+            letter.batch = batch
+
+        def send() -> None:
+            try:
+                self._require_channel()
+            except QueueUnavailableError as exc:
+                batch.fail(exc)
+            else:
+                for letter in letters:
+                    self._send(letter)
+                if timeout is not None:
+                    late = QueueUnavailableError(f"RabbitMQ did not confirm within {timeout:g} s")
+                    self._connection.later(timeout, lambda: batch.fail(late))
+
+        if not self._connection.call(send):
+            batch.fail(self._connection.closed_error())
+        return batch.future
+
+    # -------------------------------------------------------------------- on the connection's thread
+
+    async def attach(self, driver: Driver, channel: Channel) -> None:
+        """Declare the topology, and switch confirms on."""
+        await self._topology.declare(driver)
+        channel.raw.add_on_return_callback(self._on_return)
+        await channel.call(channel.raw.confirm_delivery, self._on_confirm)
+        self._last_tag = 0
+        self._channel = channel
+
+    def detach(self) -> None:
+        """What was not confirmed may be lost: its senders have to know."""
+        self._channel = None
+        lost = [*self._unconfirmed.values(), *(x for letters in self._unroutable.values() for x in letters)]
+        self._unconfirmed.clear()
+        self._unroutable.clear()
+        for letter in lost:
+            letter.batch.fail(
+                QueueUnavailableError("the connection to RabbitMQ was lost before it confirmed")
+            )
+
+    def _require_channel(self) -> None:
+        if self._connection.blocked:
+            raise QueueUnavailableError(f"RabbitMQ takes no messages: {self._connection.blocked}")
+        if self._channel is None or not self._channel.is_open:
+            raise self._connection.lost_error()
+
+    def _send(self, letter: Letter) -> None:
+        assert self._channel is not None
+        try:
+            self._channel.raw.basic_publish(
+                letter.exchange, letter.routing_key, letter.body, letter.properties, letter.mandatory
+            )
+        except AMQPError as exc:
+            letter.batch.fail(QueueUnavailableError(describe(exc)))
+            return
+        except Exception as exc:  # pika raises all sorts of things for what AMQP can't express
+            letter.batch.fail(ProviderError(f"a message can't be sent over AMQP: {exc!r}"))
+            return
+        self._last_tag += 1
+        self._unconfirmed[self._last_tag] = letter
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        confirmed = isinstance(method, Basic.Ack)
+        for tag in self._tags(method.delivery_tag, method.multiple):
+            letter = self._unconfirmed.pop(tag)
+            if not confirmed:
+                where = letter.routing_key or letter.exchange
+                letter.batch.fail(QueueUnavailableError(f"RabbitMQ could not store a message for {where}"))
+            elif letter.returned:
+                self._send_again(letter)
+            else:
+                letter.batch.one_confirmed()
+
+    def _tags(self, tag: int, multiple: bool) -> list[int]:
+        if not multiple:
+            return [tag] if tag in self._unconfirmed else []
+        tags = []
+        for one in self._unconfirmed:
+            if one > tag:
+                break
+            tags.append(one)
+        return tags
+
+    def _on_return(
+        self, channel: pika.channel.Channel, method: Basic.Return, properties: BasicProperties, body: bytes
+    ) -> None:
+        """No queue took it. The server says so before it confirms, but without a tag: equals are equal."""
+        for letter in self._unconfirmed.values():
+            if (
+                not letter.returned
+                and letter.body == body
+                and letter.routing_key == method.routing_key
+                and letter.exchange == method.exchange
+            ):
+                letter.returned = True
+                return
+
+    def _send_again(self, letter: Letter) -> None:
+        where = (letter.exchange, letter.routing_key if not letter.exchange else "")
+        letters = self._unroutable.setdefault(where, [])
+        letters.append(letter)
+        if len(letters) == 1:
+            self._connection.spawn(self._restore(*where))
+
+    async def _restore(self, exchange: str, routing_key: str) -> None:
+        error: ProviderError | None = None
+        try:
+            await self._topology.restore(self._connection.require(), exchange, routing_key)
+            self._require_channel()
+        except AMQPError as exc:
+            error = QueueUnavailableError(f"queue {routing_key} can't be declared: {describe(exc)}")
+        except ProviderError as exc:
+            error = exc
+        for letter in self._unroutable.pop((exchange, routing_key), []):
+            if error is not None:
+                letter.batch.fail(error)
+            elif not letter.batch.future.done():
+                letter.returned = False
+                self._send(letter)

@@ -1,0 +1,146 @@
+"""The queue provider for RabbitMQ."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Sequence
+
+from pika import URLParameters
+from pika.spec import BasicProperties
+
+from liteflow.core.commands import Answer, Command, CommandServer, Refusal
+from liteflow.core.errors import SettingsError
+from liteflow.core.providers import Consumer, Delivery, Message, QueueProvider
+from liteflow.providers.rabbitmq.broadcasting import Broadcast
+from liteflow.providers.rabbitmq.commands import CommandConsumer
+from liteflow.providers.rabbitmq.connection import Connection
+from liteflow.providers.rabbitmq.consuming import RabbitConsumer, RabbitDelivery
+from liteflow.providers.rabbitmq.publishing import PERSISTENT, Letter, Publisher
+from liteflow.providers.rabbitmq.topology import Topology
+
+DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
+
+
+class RabbitMQQueueProvider(QueueProvider, CommandServer):
+    """Durable queues, broadcasts and commands on a RabbitMQ server or cluster, over one connection.
+
+    `url` goes to pika as it is, query options included; several, separated by commas, are nodes of one
+    cluster and tried in turn. `prefix` begins the names of all exchanges and queues. `queue_type` is
+    ``quorum`` or ``classic``; a server without quorum queues gets classic ones by itself. `open_timeout`
+    is how many seconds `open` tries, `confirm_timeout` how many the server may take to answer or to
+    confirm messages.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        prefix: str = "liteflow",
+        *,
+        queue_type: str = "quorum",
+        open_timeout: float = 30.0,
+        confirm_timeout: float = 10.0,
+    ) -> None:
+        self._open_timeout = open_timeout
+        self._timeout = confirm_timeout
+        self._topology = Topology(prefix, queue_type)
+        self._connection = Connection(_nodes(url, prefix))
+        self._publisher = Publisher("messages", self._connection, self._topology)
+        self._broadcast = Broadcast(self._connection, self._topology)
+        self._command_servers: list[CommandConsumer] = []
+        self._connection.always = [self._publisher, self._broadcast]
+
+    def open(self) -> None:
+        """Connect and declare the topology.
+
+        Tries for `open_timeout` seconds, then raises `QueueUnavailableError`. `ProviderError` at once if
+        the server refuses the user or a declaration.
+        """
+        self._connection.open(self._open_timeout)
+
+    def close(self) -> None:
+        """Give the connection back. The server delivers what was not acknowledged to others."""
+        self._connection.close()
+        self._broadcast.clear()
+        for server in self._command_servers:
+            server.abandon()
+        self._command_servers.clear()
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Publish to the queues, persistent; returns when all are confirmed.
+
+        After a `QueueUnavailableError` some of them may have been stored all the same.
+        """
+        if not messages:
+            return
+        letters = [
+            Letter("", self._topology.queue(message.queue), message.body.encode(), _properties(message))
+            for message in messages
+        ]
+        self._connection.wait(self._publisher.publish(letters), self._timeout)
+
+    def consume(self, queues: Sequence[str], prefetch: int, callback: Callable[[Delivery], None]) -> Consumer:
+        """Push messages to `callback`, on the connection's thread: it must not wait for this provider."""
+        consumer = RabbitConsumer(
+            self._connection,
+            self._topology,
+            queues,
+            prefetch,
+            lambda received: callback(RabbitDelivery(received)),
+        )
+        consumer.begin(self._timeout)
+        return consumer
+
+    def depth(self, queue: str) -> int:
+        """Messages ready in a queue."""
+        name = self._topology.queue(queue)
+        return self._connection.run(lambda driver: self._topology.depth(driver, name), self._timeout)
+
+    def notify(self, topic: str, body: str = "") -> None:
+        """Broadcast, transient and unconfirmed; lost while there is no connection."""
+        self._broadcast.publish(topic, body)
+
+    def subscribe(self, topic: str, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call back with each broadcast on the topic, on the connection's thread."""
+        return self._broadcast.subscribe(topic, callback, self._timeout)
+
+    def serve_commands(self, handler: Callable[[Command], Answer | Refusal], concurrency: int) -> Consumer:
+        """Serve the exchange named like the prefix; see `CommandServer`."""
+        server = CommandConsumer(self._connection, self._topology, handler, concurrency, self._timeout)
+        self._command_servers.append(server)
+        server.begin()
+        return server
+
+    def publish_lifecycle(self, routing_key: str, body: bytes, message_id: str) -> None:
+        """Publish a lifecycle event (JSON); returns when it is confirmed, whoever listens."""
+        properties = BasicProperties(
+            content_type="application/json", delivery_mode=PERSISTENT, message_id=message_id
+        )
+        letter = Letter(self._topology.lifecycle, routing_key, body, properties, mandatory=False)
+        self._connection.wait(self._publisher.publish([letter]), self._timeout)
+
+
+_PLAIN = BasicProperties(delivery_mode=PERSISTENT)
+
+
+def _properties(message: Message) -> BasicProperties:
+    if message.traceparent is None:
+        return _PLAIN
+    return BasicProperties(delivery_mode=PERSISTENT, headers={"traceparent": message.traceparent})
+
+
+def _nodes(url: str, prefix: str) -> list[URLParameters]:
+    nodes = []
+    for one in re.split(r",\s*(?=amqps?://)", url):
+        try:
+            node = URLParameters(one)
+        except (ValueError, TypeError):
+            # Neither the URL nor the driver's words about it are repeated: they may hold the password.
+            raise SettingsError(
+                "the URL of the queue server is not valid; it should be like amqp://user:password@host:5672/vhost"
+            ) from None
+        if node.client_properties is None:
+            node.client_properties = {"connection_name": f"{prefix} {socket.gethostname()} {os.getpid()}"}
+        nodes.append(node)
+    return nodes

@@ -1,0 +1,88 @@
+"""One Redis master: scripts for many keys in one round trip, and a short memory of being away."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from liteflow.core.errors import LockUnavailableError, ProviderError, SettingsError
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError
+from redis.retry import Retry
+
+log = logging.getLogger("liteflow.redis")
+
+RETRY_AFTER = 0.5
+"""Seconds for which a master that did not answer is not asked again, so that it costs its time-out once."""
+
+
+class Master:
+    """Calls to one master. Safe for use by several threads."""
+
+    def __init__(self, url: str, timeout: float, **options: Any) -> None:
+        try:
+            # One retry: a connection that the server closed while it was idle is not an outage. The
+            # scripts may be repeated without harm.
+            self._client = redis.Redis.from_url(
+                url,
+                socket_timeout=timeout,
+                socket_connect_timeout=timeout,
+                retry=Retry(NoBackoff(), 1),
+                retry_on_error=[redis.ConnectionError],
+                **options,
+            )
+        except ValueError as exc:
+            raise SettingsError("the lock server's URL is not valid; it is like redis://host:6379/0") from exc
+        arguments = self._client.connection_pool.connection_kwargs
+        self.name = f"{arguments.get('host', arguments.get('path', '?'))}:{arguments.get('port', '')}"
+        self._guard = threading.Lock()
+        self._away_until = 0.0
+
+    def ping(self) -> None:
+        """Raises `ProviderError` if it refuses us, `LockUnavailableError` if it does not answer."""
+        try:
+            self._client.ping()
+        except AuthenticationError as exc:
+            raise ProviderError(f"redis {self.name} refuses the user name or password") from exc
+        except RedisError as exc:
+            raise LockUnavailableError(f"redis {self.name} does not answer: {type(exc).__name__}") from exc
+
+    def run(self, script: str, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[int | None]:
+        """Run a script for each (key, arguments). None for each call that got no answer."""
+        if time.monotonic() < self._away_until:
+            return [None] * len(calls)
+        # EVAL, not EVALSHA: the scripts are a few hundred bytes, and a restarted server knows no digests.
+        pipe = self._client.pipeline(transaction=False)
+        for key, arguments in calls:
+            pipe.eval(script, 1, key, *arguments)
+        try:
+            answers = pipe.execute(raise_on_error=False)
+        except RedisError as exc:
+            self._away(exc)
+            return [None] * len(calls)
+        failed = [answer for answer in answers if isinstance(answer, RedisError)]
+        if failed:
+            self._away(failed[0])
+        else:
+            self._back()
+        return [answer if isinstance(answer, int) else None for answer in answers]
+
+    def _away(self, exc: Exception) -> None:
+        with self._guard:
+            if not self._away_until:
+                log.warning("redis %s does not answer: %s", self.name, type(exc).__name__)
+            self._away_until = time.monotonic() + RETRY_AFTER
+
+    def _back(self) -> None:
+        if self._away_until:
+            with self._guard:
+                self._away_until = 0.0
+            log.info("redis %s answers again", self.name)
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._client.close()

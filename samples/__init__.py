@@ -1,0 +1,1 @@
+"""Runnable examples. `python -m samples.orders` is the one to begin with."""

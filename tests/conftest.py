@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from servers import MongoServer, RabbitServer, RedisServer, Servers
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    shared = Servers()
+    try:
+        yield shared
+    finally:
+        shared.close()
+
+
+@pytest.fixture(scope="session")
+def mongo_url(servers: Servers) -> str:
+    return servers.mongo()
+
+
+@pytest.fixture(scope="session")
+def mongo_replica_url(servers: Servers) -> str:
+    return servers.mongo_replica()
+
+
+@pytest.fixture(scope="session")
+def amqp_url(servers: Servers) -> str:
+    return servers.amqp()
+
+
+@pytest.fixture(scope="session")
+def redis_url(servers: Servers) -> str:
+    return servers.redis()
+
+
+@pytest.fixture(scope="session")
+def redis_urls(servers: Servers) -> list[str]:
+    return servers.redis_masters()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A prefix of its own for each test, so that tests share servers and nothing else."""
+    return f"t{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def own_mongo() -> Iterator[MongoServer]:
+    server = MongoServer()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def own_rabbitmq() -> Iterator[RabbitServer]:
+    server = RabbitServer()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    server = RedisServer()
+    server.start()
+    yield server
+    server.close()

@@ -1,0 +1,341 @@
+"""Real RabbitMQ, Redis and MongoDB servers for tests.
+
+Each kind comes from the URL that the environment names (``LITEFLOW_TEST_AMQP``, ``_REDIS``, ``_MONGO``),
+else from a container where Docker answers and has or gets the image, else as a process of this machine
+on a free loopback port, in a folder of its own. Nothing outlives the test run: processes die with their
+parent, also when that is killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+MONGOD = ROOT / ".cache" / "mongod" / "mongod"
+RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+class ServerError(RuntimeError):
+    """A server can't be had; says what to do."""
+
+
+def free_port() -> int:
+    """A loopback port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(what: str, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Ask until the answer is true or `seconds` are over; exceptions count as not yet."""
+    deadline = time.monotonic() + seconds
+    problem: object = None
+    while time.monotonic() < deadline:
+        try:
+            if answer := condition():
+                return answer
+        except Exception as exc:
+            problem = exc
+        time.sleep(0.01)
+    raise AssertionError(f"not within {seconds} s: {what}" + (f" ({problem})" if problem else ""))
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class LocalServer:
+    """A server process that a test may stop, kill, pause and start again on the same port and data."""
+
+    kind = ""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"liteflow-{self.kind}-"))
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        raise NotImplementedError
+
+    def commands(self) -> list[list[str]]:
+        """What to run; the last one is the server itself."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """Variables for the processes."""
+        return {}
+
+    def probe(self) -> bool:
+        """True when it answers."""
+        raise NotImplementedError
+
+    def start(self) -> LocalServer:
+        """Start it, and return when it answers."""
+        for command in self.commands():
+            if not shutil.which(command[0]):
+                raise ServerError(f"{command[0]} is missing; `make setup` gets it")
+            with open(self.folder / "log", "ab") as log:
+                self.processes.append(
+                    subprocess.Popen(
+                        command,
+                        stdout=log,
+                        stderr=log,
+                        stdin=subprocess.DEVNULL,
+                        cwd=self.folder,
+                        env={**os.environ, **self.environment()},
+                        preexec_fn=_die_with_parent,
+                        start_new_session=True,
+                    )
+                )
+        try:
+            wait_for(f"{self.kind} answers", self._answers)
+        except AssertionError as exc:
+            tail = (self.folder / "log").read_text(errors="replace")[-2000:]
+            self.kill()
+            raise ServerError(f"{self.kind} did not start: {exc}\n{tail}") from exc
+        return self
+
+    def _answers(self) -> bool:
+        if self.processes[-1].poll() is not None:
+            raise ServerError(f"{self.kind} has ended with {self.processes[-1].returncode}")
+        return self.probe()
+
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        for process in reversed(self.processes):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.processes = []
+
+    def pause(self) -> None:
+        """Make it hang."""
+        os.killpg(self.processes[-1].pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        os.killpg(self.processes[-1].pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it and remove its data."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class MongoServer(LocalServer):
+    """A standalone mongod, or a replica set of one."""
+
+    kind = "mongod"
+
+    def __init__(self, replica_set: bool = False) -> None:
+        super().__init__()
+        self.replica_set = replica_set
+        (self.folder / "db").mkdir()
+
+    @property
+    def url(self) -> str:
+        more = "?replicaSet=rs0" if self.replica_set else ""
+        return f"mongodb://127.0.0.1:{self.port}/liteflow{more}"
+
+    def commands(self) -> list[list[str]]:
+        mongod = str(MONGOD) if MONGOD.exists() else "mongod"
+        command = [mongod, "--dbpath", str(self.folder / "db"), "--port", str(self.port)]
+        command += ["--bind_ip", "127.0.0.1", "--wiredTigerCacheSizeGB", "0.5", "--nounixsocket"]
+        return [command + (["--replSet", "rs0"] if self.replica_set else [])]
+
+    def probe(self) -> bool:
+        import pymongo
+
+        with pymongo.MongoClient(
+            "127.0.0.1", self.port, serverSelectionTimeoutMS=500, directConnection=True
+        ) as client:
+            if self.replica_set:
+                try:
+                    client.admin.command("replSetGetStatus")
+                except pymongo.errors.OperationFailure:
+                    member = {"_id": 0, "host": f"127.0.0.1:{self.port}"}
+                    client.admin.command("replSetInitiate", {"_id": "rs0", "members": [member]})
+            return bool(client.admin.command("hello")["isWritablePrimary"])
+
+
+class RedisServer(LocalServer):
+    """A Redis master with an append-only file."""
+
+    kind = "redis"
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def commands(self) -> list[list[str]]:
+        command = f"redis-server --port {self.port} --bind 127.0.0.1 --appendonly yes --dir {self.folder}"
+        return [[*command.split(), "--save", ""]]
+
+    def probe(self) -> bool:
+        import redis
+
+        with redis.Redis(port=self.port, socket_timeout=1) as client:
+            return bool(client.ping())
+
+
+class RabbitServer(LocalServer):
+    """A RabbitMQ node, with a port mapper of its own, so that none is left behind."""
+
+    kind = "rabbitmq"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mapper_port, self.dist_port = free_port(), free_port()
+        (self.folder / "plugins").write_text("[].\n")
+        (self.folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            "disk_free_limit.absolute = 50MB\nloopback_users = none\n"
+        )
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def commands(self) -> list[list[str]]:
+        mapper = sorted(Path("/usr/lib/erlang").glob("erts-*/bin/epmd"))
+        epmd = str(mapper[-1]) if mapper else "epmd"
+        return [[epmd, "-port", str(self.mapper_port), "-address", "127.0.0.1"], [str(RABBITMQ)]]
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "HOME": str(self.folder),
+            "ERL_EPMD_PORT": str(self.mapper_port),
+            "RABBITMQ_NODENAME": f"test{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self.dist_port),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "logs"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none",
+        }
+
+    def probe(self) -> bool:
+        import pika
+
+        parameters = pika.URLParameters(self.url)
+        parameters.socket_timeout = parameters.blocked_connection_timeout = 5
+        with pika.BlockingConnection(parameters):
+            return True
+
+
+def docker_answers() -> bool:
+    """True if containers can be used here."""
+    if not shutil.which("docker"):
+        return False
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, timeout=20).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def container(image: str, port: int, command: str = "") -> Any:
+    """A started container that publishes `port` on loopback, or None if the image can't be had."""
+    # The side-car that would clean up is one more image to pull; `close` does it here.
+    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+    os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
+    os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
+    have = subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode == 0
+    if not have and subprocess.run(["docker", "pull", "-q", image], capture_output=True).returncode:
+        return None
+    from testcontainers.core.container import DockerContainer
+
+    started = DockerContainer(image).with_exposed_ports(port)
+    return (started.with_command(command) if command else started).start()
+
+
+class Servers:
+    """The servers that one test run shares, started when first asked for."""
+
+    def __init__(self) -> None:
+        self._closers: list[Callable[[], None]] = []
+        self._urls: dict[str, str] = {}
+        self._docker: bool | None = None
+
+    def mongo(self) -> str:
+        """URL of a standalone MongoDB."""
+        return self._get("mongo", "mongo:6", 27017, "mongodb://127.0.0.1:{}/liteflow", MongoServer)
+
+    def mongo_replica(self) -> str:
+        """URL of a MongoDB replica set, always a process of this machine."""
+        if "replica" not in self._urls:
+            self._urls["replica"] = self._local(MongoServer(replica_set=True))
+        return self._urls["replica"]
+
+    def amqp(self) -> str:
+        """URL of a RabbitMQ."""
+        image = "rabbitmq:3-management"
+        return self._get("amqp", image, 5672, "amqp://guest:guest@127.0.0.1:{}/", RabbitServer)
+
+    def redis(self) -> str:
+        """URL of a Redis."""
+        return self._get("redis", "redis:7", 6379, "redis://127.0.0.1:{}/0", RedisServer)
+
+    def redis_masters(self) -> list[str]:
+        """URLs of three independent Redis masters, always processes of this machine."""
+        return [self._urls.setdefault(f"r{n}", "") or self._master(f"r{n}") for n in range(3)]
+
+    def _master(self, name: str) -> str:
+        self._urls[name] = self._local(RedisServer())
+        return self._urls[name]
+
+    def _get(self, kind: str, image: str, port: int, url: str, local: Callable[[], LocalServer]) -> str:
+        if kind not in self._urls:
+            named = os.environ.get(f"LITEFLOW_TEST_{kind.upper()}")
+            self._urls[kind] = named or self._contained(image, port, url) or self._local(local())
+        return self._urls[kind]
+
+    def _contained(self, image: str, port: int, url: str) -> str | None:
+        if self._docker is None:
+            self._docker = docker_answers()
+        started = container(image, port) if self._docker else None
+        if started is None:
+            return None
+        self._closers.append(started.stop)
+        address = url.format(started.get_exposed_port(port))
+        number = int(started.get_exposed_port(port))
+        wait_for(f"{image} answers", lambda: _answers(local_probe(image, number)))
+        return address
+
+    def _local(self, server: LocalServer) -> str:
+        self._closers.append(server.close)
+        return server.start().url
+
+    def close(self) -> None:
+        """End all of them."""
+        while self._closers:
+            self._closers.pop()()
+
+
+def local_probe(image: str, port: int) -> LocalServer:
+    """What asks a server of an image's kind whether it answers."""
+    kind = {"mongo": MongoServer, "redis": RedisServer}.get(image.partition(":")[0], RabbitServer)
+    probe = kind.__new__(kind)
+    probe.port = port
+    if isinstance(probe, MongoServer):
+        probe.replica_set = False
+    return probe
+
+
+def _answers(probe: LocalServer) -> bool:
+    return probe.probe()

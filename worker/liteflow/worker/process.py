@@ -1,0 +1,55 @@
+"""What worker and scheduler processes share: signals, the health file, a clean end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+log = logging.getLogger("liteflow.process")
+
+HEALTH_FILE = "/tmp/liteflow-health"
+HEALTH_INTERVAL = 5.0
+
+
+def health_file() -> Path:
+    """The file whose time of change tells that the process in this container is well."""
+    return Path(os.environ.get("LITEFLOW_HEALTH_FILE") or HEALTH_FILE)
+
+
+def healthy(within: float) -> bool:
+    """True if the health file was touched in the last `within` seconds."""
+    try:
+        return time.time() - health_file().stat().st_mtime <= within
+    except OSError:
+        return False
+
+
+def run_until_signal(alive: Callable[[], object], ready: str) -> None:
+    """Log `ready`, then block until SIGTERM or SIGINT; the second one ends the process at once.
+
+    `alive` is called now and then; as long as it returns without an error the health file is touched.
+    """
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(130)
+        log.info("%s: finishing what runs; once more ends at once", signal.Signals(number).name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    log.info(ready)
+    while not stop.is_set():
+        try:
+            alive()
+            health_file().touch()
+        except Exception as exc:
+            log.warning("not well: %s", exc)
+        stop.wait(HEALTH_INTERVAL)

@@ -1,0 +1,25 @@
+"""A scheduler process: wakes what is due. Run two; one leads, the other takes over."""
+
+from __future__ import annotations
+
+import logging
+
+from liteflow.core.poller import Poller
+from liteflow.core.settings import Settings
+from liteflow.worker.process import run_until_signal
+from liteflow.worker.wiring import Servers
+
+log = logging.getLogger("liteflow.scheduler")
+
+
+def run_scheduler(servers: Servers, settings: Settings) -> None:
+    """Schedule until SIGTERM or SIGINT."""
+    host = servers.host(settings, scheduler=False).open()
+    poller = Poller(host.persistence, host.queue, host.lock, settings)
+    try:
+        poller.start()
+        run_until_signal(host.persistence.next_due, "ready: scheduling")
+    finally:
+        poller.stop()
+        host.stop()
+    log.info("stopped")

@@ -1,0 +1,238 @@
+"""An instance as a person, or a program, wants to read it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from typing import Any
+
+from liteflow.core import codec
+from liteflow.core.models import (
+    ErrorRecord,
+    Instance,
+    Pointer,
+    PointerStatus,
+    WorkflowStatus,
+    WorkflowSummary,
+)
+from liteflow.core.views import WorkflowInstance
+
+
+def instance_json(view: WorkflowInstance) -> dict[str, Any]:
+    """All of an instance in plain JSON, with the field names of the Python API."""
+    record = view.record
+    return {
+        "id": record.id,
+        "workflow_definition_id": record.workflow_definition_id,
+        "version": record.version,
+        "status": record.status.name,
+        "reason": record.reason,
+        "reference": record.reference,
+        "description": record.description,
+        "create_time": _time(record.create_time),
+        "complete_time": _time(record.complete_time),
+        "next_execution": _time(record.next_execution),
+        "revision": record.revision,
+        "blocked_on": blocked_on(record),
+        "data": codec.to_json(dict(record.data)),
+        "execution_pointers": [
+            {
+                "id": pointer.id,
+                "step_id": pointer.step_id,
+                "status": pointer.status.name,
+                "active": pointer.active,
+                "start_time": _time(pointer.start_time),
+                "end_time": _time(pointer.end_time),
+                "sleep_until": _time(pointer.sleep_until),
+                "persistence_data": _plain(pointer.persistence_data),
+                "event_name": pointer.event_name,
+                "event_key": pointer.event_key,
+                "event_data": _plain(pointer.event_data),
+                "context_item": _plain(pointer.context_item),
+                "outcome": _plain(pointer.outcome),
+                "retry_count": pointer.retry_count,
+                "error": pointer.error,
+                "predecessor_id": pointer.predecessor_id,
+                "children": pointer.children,
+                "scope": pointer.scope,
+            }
+            for pointer in view.execution_pointers
+        ],
+    }
+
+
+def summary_json(summary: WorkflowSummary) -> dict[str, Any]:
+    """One row of a listing in plain JSON."""
+    return {
+        "id": summary.id,
+        "status": summary.status.name,
+        "workflow_definition_id": summary.workflow_definition_id,
+        "version": summary.version,
+        "reference": summary.reference,
+        "create_time": _time(summary.create_time),
+        "complete_time": _time(summary.complete_time),
+        "parked": summary.parked,
+    }
+
+
+def blocked_on(record: Instance) -> list[dict[str, Any]]:
+    """What an instance waits for: empty when it has ended or is just being advanced."""
+    if record.status.ended:
+        return []
+    if record.parked is not None:
+        parked = record.parked
+        return [
+            {"kind": "parked", "reason": parked.reason, "since": _time(parked.since), "needs": parked.needs}
+        ]
+    if record.status is WorkflowStatus.SUSPENDED:
+        return [{"kind": "suspended", "reason": record.reason}]
+    if not record.begun:
+        return [{"kind": "worker", "needs": f"a worker with {record.workflow_definition_id}"}]
+    return [why for pointer in record.open_pointers() if (why := _pointer_blocked_on(record, pointer))]
+
+
+def _pointer_blocked_on(record: Instance, pointer: Pointer) -> dict[str, Any] | None:
+    where = {"step_id": pointer.step_id, "pointer_id": pointer.id}
+    claim = record.claims.get(pointer.id)
+    if claim is not None:
+        return {"kind": "running", **where, "by": claim.by, "until": _time(claim.until)}
+    if pointer.status is PointerStatus.WAITING_FOR_EVENT:
+        return {
+            "kind": "event",
+            **where,
+            "name": pointer.event_name,
+            "key": pointer.event_key,
+            "since": _time(pointer.event_since),
+        }
+    if pointer.status is PointerStatus.SLEEPING:
+        kind = "retry" if pointer.retry_count else "timer"
+        return {"kind": kind, **where, "until": _time(pointer.sleep_until), "error": pointer.error}
+    return None
+
+
+# ------------------------------------------------------------------------------------------- for people
+
+
+def instance_text(view: WorkflowInstance, errors: Iterable[ErrorRecord], now: datetime) -> str:
+    """Status, why it is not moving, steps as a tree with times and attempts, data, last error."""
+    record = view.record
+    lines = [
+        f"{record.workflow_definition_id} version {record.version}  {record.id}",
+        f"  status     {record.status.name}{f'  ({record.reason})' if record.reason else ''}",
+    ]
+    if record.reference:
+        lines.append(f"  reference  {record.reference}")
+    lines.append(f"  created    {_moment(record.create_time, now)}")
+    if record.complete_time is not None:
+        took = (record.complete_time - record.create_time).total_seconds()
+        lines.append(f"  ended      {_moment(record.complete_time, now)}, after {_seconds(took)}")
+    lines.append(f"  revision   {record.revision}")
+    waits = blocked_on(record)
+    if waits:
+        lines += ["", "waits for"]
+        lines += [f"  {_wait_text(wait, now)}" for wait in waits]
+    elif not record.status.ended:
+        lines += ["", "  a wake-up is under way, or a worker is at it"]
+    lines += ["", "steps"]
+    lines += _tree(view, now)
+    lines += ["", "data"]
+    lines += [f"  {line}" for line in json.dumps(codec.to_json(dict(record.data)), indent=2).splitlines()]
+    last = list(errors)[-1:]
+    for error in last:
+        lines += [
+            "",
+            f"last error  (step {error.step_id}, attempt {error.attempt}, {_moment(error.time, now)})",
+        ]
+        lines += [f"  {error.type}: {error.message}"]
+        lines += [f"  {line}" for line in error.traceback.strip().splitlines()[-6:]]
+    return "\n".join(lines)
+
+
+def summary_lines(summaries: Iterable[WorkflowSummary]) -> list[str]:
+    """A listing as a table."""
+    rows = [("ID", "STATUS", "WORKFLOW", "REFERENCE", "CREATED")]
+    for s in summaries:
+        status = s.status.name + (" (parked)" if s.parked else "")
+        created = s.create_time.strftime("%Y-%m-%d %H:%M:%S")
+        rows.append((s.id, status, f"{s.workflow_definition_id}.{s.version}", s.reference or "-", created))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def _wait_text(wait: dict[str, Any], now: datetime) -> str:
+    step = f"step {wait['step_id']}: " if "step_id" in wait else ""
+    match wait["kind"]:
+        case "event":
+            return f"{step}event {wait['name']!r} with key {wait['key']!r}, since {wait['since']}"
+        case "timer":
+            return f"{step}sleeps until {wait['until']}"
+        case "retry":
+            return f"{step}runs again at {wait['until']} after {wait['error']}"
+        case "running":
+            return f"{step}runs in process {wait['by']}, which renews its claim (now until {wait['until']})"
+        case "suspended":
+            return f"a resume: {wait['reason']}"
+        case "parked":
+            return f"{wait['needs']}: parked since {wait['since']}, because {wait['reason']}"
+        case _:
+            return str(wait.get("needs", wait["kind"]))
+
+
+_MARKS = {
+    PointerStatus.COMPLETE: "+",
+    PointerStatus.FAILED: "!",
+    PointerStatus.CANCELLED: "x",
+    PointerStatus.COMPENSATED: "<",
+}
+
+
+def _tree(view: WorkflowInstance, now: datetime) -> list[str]:
+    lines = []
+    for pointer in view.execution_pointers:
+        parts = [pointer.status.name.lower().replace("_", " ")]
+        if pointer.start_time is not None and pointer.end_time is not None:
+            parts.append(_seconds((pointer.end_time - pointer.start_time).total_seconds()))
+        elif pointer.start_time is not None:
+            parts.append(f"since {_moment(pointer.start_time, now)}")
+        if pointer.retry_count:
+            parts.append(f"{pointer.retry_count} failed attempts")
+        if pointer.context_item is not None:
+            parts.append(f"item {_short(_plain(pointer.context_item))}")
+        if pointer.error and pointer.active:
+            parts.append(pointer.error)
+        mark = _MARKS.get(pointer.status, "-")
+        lines.append(f"  {'  ' * len(pointer.scope)}{mark} {pointer.step_id}  ({', '.join(parts)})")
+    return lines or ["  (not begun)"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _plain(value: Any) -> Any:
+    return codec.to_json(codec.encode(value))
+
+
+def _time(value: datetime | None) -> str | None:
+    return None if value is None else value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def _moment(value: datetime, now: datetime) -> str:
+    age = (now - value).total_seconds()
+    return f"{value.strftime('%Y-%m-%d %H:%M:%S')} UTC ({_seconds(age)} ago)"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 172800:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"

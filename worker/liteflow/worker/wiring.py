@@ -1,0 +1,62 @@
+"""From URLs to providers. The scheme names the backend, through entry points that anyone can add to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from liteflow.core.errors import SettingsError
+from liteflow.core.host import WorkflowHost
+from liteflow.core.providers import LockProvider, PersistenceProvider, QueueProvider
+from liteflow.core.settings import Settings
+
+DEFAULT_STORE = "mongodb://localhost:27017/liteflow"
+DEFAULT_QUEUE = "amqp://guest:guest@localhost:5672/"
+DEFAULT_LOCK = "redis://localhost:6379/0"
+DEFAULT_PREFIX = "liteflow"
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where a process finds its store, queue and lock, and the prefix of all names there."""
+
+    store: str = DEFAULT_STORE
+    queue: str = DEFAULT_QUEUE
+    lock: str = DEFAULT_LOCK
+    prefix: str = DEFAULT_PREFIX
+
+    def __repr__(self) -> str:
+        """Without the URLs: they may hold passwords."""
+        return f"Servers(prefix={self.prefix!r})"
+
+    def host(self, settings: Settings, *, scheduler: bool = True) -> WorkflowHost:
+        """A host on these servers; nothing is connected yet."""
+        persistence = _provider("persistence", "--store", self.store, self.prefix)
+        queue = _provider("queue", "--queue", self.queue, self.prefix)
+        lock = _provider("lock", "--lock", self.lock, self.prefix)
+        assert isinstance(persistence, PersistenceProvider)
+        assert isinstance(queue, QueueProvider)
+        assert isinstance(lock, LockProvider)
+        return WorkflowHost(persistence, queue, lock, settings, scheduler=scheduler)
+
+
+def _provider(kind: str, option: str, url: str, prefix: str) -> Any:
+    scheme = url.partition(":")[0].lower()
+    group = f"liteflow.{kind}"
+    found = {entry.name: entry for entry in entry_points(group=group)}
+    if scheme not in found:
+        known = ", ".join(f"{name}://" for name in sorted(found)) or "none installed"
+        raise SettingsError(f"{option}: no {kind} provider for {scheme}:// (known: {known})")
+    entry = found[scheme]
+    try:
+        factory = entry.load()
+    except ImportError as exc:
+        extra = entry.module.rpartition(".")[2]
+        raise SettingsError(
+            f"{option}: the driver for {scheme}:// is not installed; pip install 'liteflow.core[{extra}]'"
+        ) from exc
+    try:
+        return factory(url, prefix=prefix)
+    except ValueError as exc:
+        raise SettingsError(f"{option}: the URL is not valid") from exc

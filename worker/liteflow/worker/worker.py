@@ -1,0 +1,38 @@
+"""A worker process: runs workflows of the definitions it has, and serves the AMQP commands."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from liteflow.core.commands import CommandServer
+from liteflow.core.settings import Settings
+from liteflow.worker.gateway import Gateway
+from liteflow.worker.loading import load_workflows
+from liteflow.worker.process import run_until_signal
+from liteflow.worker.wiring import Servers
+
+log = logging.getLogger("liteflow.worker")
+
+COMMANDS_AT_ONCE = 8
+"""Commands that one worker handles side by side."""
+
+
+def run_worker(servers: Servers, settings: Settings, targets: Sequence[str]) -> bool:
+    """Work until SIGTERM or SIGINT, then drain. False if running bodies had to be left behind."""
+    host = servers.host(settings, scheduler=False)
+    for target in targets:
+        load_workflows(host, target)
+    commands = None
+    try:
+        host.start()
+        if isinstance(host.queue, CommandServer):
+            commands = host.queue.serve_commands(Gateway(host).handle, COMMANDS_AT_ONCE)
+        names = ", ".join(f"{d.id} version {d.version}" for d in host.registry.get_all())
+        run_until_signal(host.persistence.definitions, f"ready: {settings.concurrency} slots for {names}")
+        if commands is not None:
+            commands.cancel()
+    finally:
+        finished = host.stop()
+    log.info("stopped" if finished else "stopped; steps that still ran will run again elsewhere")
+    return finished
