@@ -233,6 +233,7 @@ class RabbitServer(LocalServer):
     def probe(self) -> bool:
         import pika
 
+        socket.create_connection(("127.0.0.1", self.port), timeout=5).close()  # pika logs each failure
         parameters = pika.URLParameters(self.url)
         parameters.socket_timeout = parameters.blocked_connection_timeout = 5
         with pika.BlockingConnection(parameters):

@@ -6,21 +6,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import bson
-from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
 
 from liteflow.core.errors import DataError
 from liteflow.core.transition import Outcome, Transition
-from liteflow.providers.mongo.connection import CODEC_OPTIONS
-from liteflow.providers.mongo.documents import Document, transition_to_update
+from liteflow.providers.mongo.documents import transition_to_update
 from liteflow.providers.mongo.error_log import ErrorLog
 from liteflow.providers.mongo.errors import TRANSIENT_CODES, UNREACHABLE, is_transient, write_errors
-from liteflow.providers.mongo.indexes import Collections
-
-MAX_SIZE = 16 * 1024 * 1024
-"""The server's limit for a document, and so for an update."""
+from liteflow.providers.mongo.indexes import Documents
+from liteflow.providers.mongo.writing import encoded
 
 SETTLE_SECONDS = 2.0
 """So long the majority of a replica set is waited for when an outcome is read back."""
@@ -29,22 +24,11 @@ Pending = Mapping[int, Transition]
 """Transitions without an outcome so far, by their place in the call."""
 
 
-def encoded(document: Document) -> RawBSONDocument:
-    """A document, encoded once and for all. `DataError` if BSON or the server can't hold it."""
-    try:
-        raw = bson.encode(document, codec_options=CODEC_OPTIONS)
-    except (bson.errors.BSONError, OverflowError, UnicodeError, TypeError, ValueError) as exc:
-        raise DataError("document", f"can't be stored: {exc}") from exc
-    if len(raw) > MAX_SIZE:
-        raise DataError("document", f"is too large: {len(raw)} bytes")
-    return RawBSONDocument(raw, CODEC_OPTIONS.with_options(document_class=RawBSONDocument))
-
-
 class Committer:
     """Writes transitions. Without a state of its own, so any thread may use it."""
 
-    def __init__(self, collections: Collections, errors: ErrorLog) -> None:
-        self._instances = collections.instances
+    def __init__(self, instances: Documents, errors: ErrorLog) -> None:
+        self._instances = instances
         self._errors = errors
 
     def commit(self, transitions: Sequence[Transition]) -> list[Outcome]:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
@@ -19,9 +20,12 @@ Client = MongoClient[dict[str, Any]]
 
 DEFAULT_DATABASE = "liteflow"
 
-CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
+CODEC_OPTIONS: CodecOptions[Any] = CodecOptions(
     tz_aware=True, tzinfo=timezone.utc, uuid_representation=UuidRepresentation.STANDARD
 )
+
+RAW_OPTIONS: CodecOptions[RawBSONDocument] = CODEC_OPTIONS.with_options(document_class=RawBSONDocument)
+"""For documents that are decoded one by one, so that one that can't be does not spoil the others."""
 
 DEFAULTS: dict[str, Any] = {
     # What is confirmed survives the crash of a server, and the loss of one in a replica set.

@@ -185,6 +185,11 @@ SUMMARY_FIELDS = {
 }  # fmt: skip
 
 
+def waiting_query(name: str, key: str, after: str) -> Document:
+    """Matches instances that wait for an event, those with an id after `after`."""
+    return {"waits": {"$elemMatch": {"name": name, "key": key}}, "_id": {"$gt": after}}
+
+
 def waiter(document: Mapping[str, Any]) -> Waiter:
     """What is needed to send an instance a wake-up."""
     return Waiter(document["_id"], document["workflow_definition_id"], document["version"])

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from bson.max_key import MaxKey
-from pymongo.errors import BulkWriteError
 
 from liteflow.core.models import FORMAT_VERSION, ErrorRecord
 from liteflow.core.transition import Transition
-from liteflow.providers.mongo.errors import DUPLICATE_KEY, repeated, write_errors
 from liteflow.providers.mongo.forms import NUMBER, TIME, Form
 from liteflow.providers.mongo.indexes import Documents
+from liteflow.providers.mongo.writing import insert_missing
 
 ERRORS_KEPT = 1000
 """At least so many of the last errors of an instance are kept."""
@@ -38,21 +37,11 @@ class ErrorLog:
         documents = [
             _document(transition.revision, error) for transition in transitions for error in transition.errors
         ]
-        if not documents:
-            return
-        repeated(lambda: self._insert(documents))
+        insert_missing(self._collection, documents)
         for document in documents:
             key = document["_id"]
             if zlib.crc32(f"{key['instance']}:{key['revision']}".encode()) % TRIM_EVERY == 0:
                 self.trim(key["instance"])
-
-    def _insert(self, documents: list[dict[str, Any]]) -> None:
-        try:
-            self._collection.insert_many(documents, ordered=False)
-        except BulkWriteError as exc:
-            others = [error for error in write_errors(exc) if error["code"] != DUPLICATE_KEY]
-            if others or (exc.details and exc.details.get("writeConcernErrors")):
-                raise
 
     def last(self, instance_id: str, limit: int) -> list[ErrorRecord]:
         """The last errors of an instance, oldest first."""

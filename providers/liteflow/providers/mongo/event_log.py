@@ -11,11 +11,11 @@ from pymongo import UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from liteflow.core.models import Event, Wait
-from liteflow.providers.mongo.committing import encoded
 from liteflow.providers.mongo.documents import event_from_document, event_to_document
 from liteflow.providers.mongo.errors import UNREACHABLE, repeated
 from liteflow.providers.mongo.indexes import Documents
 from liteflow.providers.mongo.values import time_from_bson, time_to_bson
+from liteflow.providers.mongo.writing import encoded
 
 
 class EventLog:
@@ -67,7 +67,10 @@ class EventLog:
         result = self._collection.bulk_write(updates, ordered=False)
         if result.matched_count < len(documents):
             ids = [found["_id"] for found in documents]
-            mine = {found["_id"] for found in self._collection.find({"_id": {"$in": ids}, "hold": token}, {"_id": 1})}
+            mine = {
+                found["_id"]
+                for found in self._collection.find({"_id": {"$in": ids}, "hold": token}, {"_id": 1})
+            }
             documents = [found for found in documents if found["_id"] in mine]
         return [event_from_document(found) for found in documents]
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import bson
-from bson.max_key import MaxKey
-from bson.min_key import MinKey
 from bson.raw_bson import RawBSONDocument
-from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError
+from pymongo.collection import Collection
 
-from liteflow.core.errors import DataError, ProviderError
+from liteflow.core.errors import DataError, LiteFlowError, ProviderError, StoreUnavailableError
 from liteflow.core.models import (
-    FORMAT_VERSION,
     DefinitionRecord,
     ErrorRecord,
     Event,
@@ -40,12 +36,276 @@ from liteflow.core.providers import (
 from liteflow.core.transition import Outcome, Transition
 from liteflow.providers.mongo import documents
 from liteflow.providers.mongo.clock import ServerClock
-from liteflow.providers.mongo.committing import Committer, encoded
-from liteflow.providers.mongo.connection import CODEC_OPTIONS, Client, connect, database_of
+from liteflow.providers.mongo.committing import Committer
+from liteflow.providers.mongo.connection import CODEC_OPTIONS, RAW_OPTIONS, Client, connect, database_of
+from liteflow.providers.mongo.definitions import DefinitionLog
 from liteflow.providers.mongo.error_log import ErrorLog
-from liteflow.providers.mongo.errors import DUPLICATE_KEY, mapped, repeated, write_errors
+from liteflow.providers.mongo.errors import mapped
 from liteflow.providers.mongo.event_log import EventLog
+from liteflow.providers.mongo.history import History
 from liteflow.providers.mongo.indexes import Collections
 from liteflow.providers.mongo.listing import list_page
 from liteflow.providers.mongo.requests import Inbox
 from liteflow.providers.mongo.scheduling import Scheduling
+from liteflow.providers.mongo.writing import encoded, insert_missing
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """What there is while the provider is open."""
+
+    client: Client
+    clock: ServerClock
+    collections: Collections
+    raw_instances: Collection[RawBSONDocument]
+    committer: Committer
+    scheduling: Scheduling
+    inbox: Inbox
+    events: EventLog
+    errors: ErrorLog
+    history: History
+    definitions: DefinitionLog
+
+
+class MongoPersistenceProvider(PersistenceProvider):
+    """Stores workflows in MongoDB 4.4 or later, on a standalone server or a replica set.
+
+    The URL goes to the driver as it is; its path names the database, unless `database` does. Writes
+    wait for the majority and the journal unless the URL says otherwise. Collections are named
+    ``<prefix>.instances`` and so on, so that several systems can share a database. `options` are options
+    of the driver's client.
+    """
+
+    def __init__(
+        self,
+        url: str = "mongodb://localhost:27017/liteflow",
+        database: str | None = None,
+        prefix: str = "liteflow",
+        **options: Any,
+    ) -> None:
+        self._url = url
+        self._database = database
+        self._prefix = prefix
+        self._options = options
+        self._opening = threading.Lock()
+        self._opened: _Store | None = None
+
+    def __repr__(self) -> str:
+        # Without the URL: it may hold a password.
+        return f"<MongoPersistenceProvider {self._prefix}>"
+
+    @property
+    def _store(self) -> _Store:
+        store = self._opened
+        if store is None:
+            raise ProviderError("MongoDB: the provider is not open")
+        return store
+
+    def open(self) -> None:
+        """Connect, create missing indexes, and learn the server's time.
+
+        Waits some seconds for a server that is away, then raises `StoreUnavailableError`.
+        """
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._connect()
+
+    def _connect(self) -> _Store:
+        client = connect(self._url, self._options)
+        try:
+            with mapped():
+                database = database_of(client, self._database)
+                collections = Collections.of(database, self._prefix)
+                collections.create_indexes()
+            clock = ServerClock(lambda: _server_time(client))
+            clock.measure()
+        except BaseException:
+            client.close()
+            raise
+        errors = ErrorLog(collections.errors)
+        return _Store(
+            client=client,
+            clock=clock,
+            collections=collections,
+            raw_instances=collections.instances.with_options(codec_options=RAW_OPTIONS),
+            committer=Committer(collections.instances, errors),
+            scheduling=Scheduling(collections),
+            inbox=Inbox(collections.instances),
+            events=EventLog(collections.events),
+            errors=errors,
+            history=History(collections.history),
+            definitions=DefinitionLog(collections.definitions),
+        )
+
+    def close(self) -> None:
+        """Give back the connections."""
+        with self._opening:
+            store, self._opened = self._opened, None
+        if store is not None:
+            store.client.close()
+            store.clock.join()
+
+    def now(self) -> datetime:
+        """The server's clock, by an offset that is measured once a minute."""
+        return self._store.clock.now()
+
+    @property
+    def clock_uncertainty(self) -> timedelta:
+        """See `PersistenceProvider.clock_uncertainty`."""
+        return self._store.clock.uncertainty
+
+    # -------------------------------------------------------------------------------- instances
+
+    @mapped()
+    def create(self, instances: Sequence[Instance]) -> list[bool]:
+        """See `PersistenceProvider.create`. `DataError`, before any is stored, if one can't be."""
+        store = self._store
+        new = [encoded(documents.instance_to_document(one), f"workflow {one.id}") for one in instances]
+        known = insert_missing(store.collections.instances, new)
+        if not known:
+            return [True] * len(instances)
+        ids = [instances[place].id for place in known]
+        found = store.collections.instances.find({"_id": {"$in": ids}}, {"token": 1})
+        tokens = {document["_id"]: document.get("token") for document in found}
+        if not tokens.keys() >= set(ids):
+            raise StoreUnavailableError("MongoDB: the majority has not confirmed an instance yet")
+        return [
+            place not in known or (one.token != "" and tokens[one.id] == one.token)
+            for place, one in enumerate(instances)
+        ]
+
+    @mapped()
+    def load(self, instance_ids: Sequence[str]) -> dict[str, Instance | Exception]:
+        """See `PersistenceProvider.load`."""
+        found = self._store.raw_instances.find({"_id": {"$in": list(instance_ids)}})
+        return {document["_id"]: _instance(document) for document in found}
+
+    @mapped()
+    def commit(self, transitions: Sequence[Transition]) -> list[Outcome]:
+        """See `PersistenceProvider.commit`."""
+        return self._store.committer.commit(transitions)
+
+    @mapped()
+    def archive(self, pointers: Sequence[tuple[str, Pointer]]) -> None:
+        """See `PersistenceProvider.archive`."""
+        self._store.history.add(pointers)
+
+    @mapped()
+    def history(self, instance_id: str) -> list[Pointer]:
+        """See `PersistenceProvider.history`."""
+        return self._store.history.of(instance_id)
+
+    @mapped()
+    def errors(self, instance_id: str, limit: int) -> list[ErrorRecord]:
+        """See `PersistenceProvider.errors`."""
+        return self._store.errors.last(instance_id, limit)
+
+    @mapped()
+    def request(self, instance_id: str, request: Request, wake_at: datetime) -> RequestOutcome:
+        """See `PersistenceProvider.request`."""
+        return self._store.inbox.add(instance_id, request, wake_at)
+
+    # ------------------------------------------------------------------------------- scheduling
+
+    @mapped()
+    def lower_wake(self, wakes: Mapping[str, datetime]) -> None:
+        """See `PersistenceProvider.lower_wake`."""
+        self._store.scheduling.lower_wake(wakes)
+
+    @mapped()
+    def move_wake(self, moves: Sequence[WakeMove]) -> None:
+        """See `PersistenceProvider.move_wake`."""
+        self._store.scheduling.move_wake(moves)
+
+    @mapped()
+    def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
+        """See `PersistenceProvider.hold_due`."""
+        return self._store.scheduling.hold_due(now, hold_until, limit)
+
+    @mapped()
+    def next_due(self) -> datetime | None:
+        """See `PersistenceProvider.next_due`."""
+        times = (self._store.scheduling.next_due(), self._store.events.next_due())
+        return min((time for time in times if time is not None), default=None)
+
+    @mapped()
+    def renew_claims(self, renewals: Sequence[ClaimRenewal]) -> list[bool]:
+        """See `PersistenceProvider.renew_claims`."""
+        return self._store.scheduling.renew_claims(renewals)
+
+    @mapped()
+    def park(self, instance_id: str, revision: int, parked: Parked) -> None:
+        """See `PersistenceProvider.park`."""
+        self._store.scheduling.park(instance_id, revision, parked)
+
+    @mapped()
+    def parked(self, workflow_definition_id: str, version: int, limit: int) -> list[Waiter]:
+        """See `PersistenceProvider.parked`."""
+        return self._store.scheduling.parked(workflow_definition_id, version, limit)
+
+    # ----------------------------------------------------------------------------------- events
+
+    @mapped()
+    def add_event(self, event: Event) -> bool:
+        """See `PersistenceProvider.add_event`."""
+        return self._store.events.add(event)
+
+    @mapped()
+    def events(self, waits: Sequence[Wait], now: datetime, limit: int) -> list[Event]:
+        """See `PersistenceProvider.events`."""
+        return self._store.events.fitting(waits, now, limit)
+
+    @mapped()
+    def event(self, event_id: str) -> Event | None:
+        """See `PersistenceProvider.event`."""
+        return self._store.events.get(event_id)
+
+    @mapped()
+    def waiting_for(self, name: str, key: str, after: str, limit: int) -> list[Waiter]:
+        """See `PersistenceProvider.waiting_for`."""
+        query = documents.waiting_query(name, key, after)
+        instances = self._store.collections.instances
+        found = instances.find(query, documents.WAITER_FIELDS).sort("_id", 1).limit(limit)
+        return [documents.waiter(document) for document in found]
+
+    @mapped()
+    def hold_events(self, now: datetime, hold_until: datetime, limit: int) -> list[Event]:
+        """See `PersistenceProvider.hold_events`."""
+        return self._store.events.hold(now, hold_until, limit)
+
+    @mapped()
+    def mark_processed(self, event_ids: Sequence[str]) -> None:
+        """See `PersistenceProvider.mark_processed`."""
+        self._store.events.mark_processed(event_ids)
+
+    # --------------------------------------------------------------------- definitions, listing
+
+    @mapped()
+    def record_definitions(self, definitions: Sequence[DefinitionRecord]) -> None:
+        """See `PersistenceProvider.record_definitions`."""
+        self._store.definitions.record(definitions)
+
+    @mapped()
+    def definitions(self, workflow_definition_id: str | None = None) -> list[DefinitionRecord]:
+        """See `PersistenceProvider.definitions`."""
+        return self._store.definitions.of(workflow_definition_id)
+
+    @mapped()
+    def list(self, query: ListFilter) -> Page:
+        """See `PersistenceProvider.list`."""
+        return list_page(self._store.collections.instances, query)
+
+
+def _server_time(client: Client) -> datetime:
+    with mapped():
+        told: datetime = client.admin.command("hello", codec_options=CODEC_OPTIONS)["localTime"]
+    return told
+
+
+def _instance(raw: RawBSONDocument) -> Instance | Exception:
+    try:
+        return documents.instance_from_document(bson.decode(raw.raw, CODEC_OPTIONS))
+    except bson.errors.InvalidBSON as exc:
+        return DataError(f"workflow {raw['_id']}", f"can't be read: {exc}")
+    except LiteFlowError as exc:
+        return exc

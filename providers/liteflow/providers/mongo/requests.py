@@ -8,12 +8,12 @@ from typing import Any
 from liteflow.core.errors import InstanceUnreadableError
 from liteflow.core.models import FORMAT_VERSION, Request, WorkflowStatus
 from liteflow.core.providers import RequestOutcome
-from liteflow.providers.mongo.committing import encoded
 from liteflow.providers.mongo.documents import REQUEST
 from liteflow.providers.mongo.errors import repeated
 from liteflow.providers.mongo.indexes import Documents
 from liteflow.providers.mongo.scheduling import NOT_ENDED
 from liteflow.providers.mongo.values import time_to_bson
+from liteflow.providers.mongo.writing import encoded
 
 
 class Inbox:

@@ -57,15 +57,19 @@ class Connection:
 
     def open(self, timeout: float) -> None:
         """Connect. Returns when everything is set up; raises `ProviderError` and is closed otherwise."""
+        started: threading.Event | None
         with self._lock:
             if self._thread is None:
                 self._came_up = concurrent.futures.Future()
-                started = threading.Event()
+                started = event = threading.Event()
                 self._thread = threading.Thread(
-                    target=lambda: asyncio.run(self._serve(started)), name="liteflow-rabbitmq", daemon=True
+                    target=lambda: asyncio.run(self._serve(event)), name="liteflow-rabbitmq", daemon=True
                 )
                 self._thread.start()
-                started.wait()
+            else:
+                started = None
+        if started is not None:
+            started.wait()
         try:
             self._came_up.result(timeout)
         except concurrent.futures.TimeoutError:
