@@ -66,6 +66,10 @@ REDRIVE_AT_ONCE = 1000
 """So many parked instances of a definition are looked at again when a host that has it starts."""
 
 
+RECORDED_FOR = 1.0
+"""Seconds for which the recorded definitions are not read again, so that a burst of starts is cheap."""
+
+
 def start_id(idempotency_key: str) -> str:
     """The instance id that a start with this key gets, whoever makes it: the store's ids are unique."""
     return str(uuid.uuid5(_START_IDS, idempotency_key))
@@ -107,6 +111,7 @@ class WorkflowHost:
         self._consumers: list[Consumer] = []
         self._event_consumer: Consumer | None = None
         self._prefetch = settings.concurrency
+        self._recorded: dict[str, tuple[float, frozenset[int]]] = {}
 
     # ------------------------------------------------------------------------------------- definitions
 
@@ -295,10 +300,16 @@ class WorkflowHost:
         return instance.id
 
     def _recorded_version(self, workflow_id: str, version: int | None) -> int:
-        recorded = {d.version for d in self.persistence.definitions(workflow_id)}
-        if version is None and recorded:
-            return max(recorded)
-        if version in recorded:
+        known = self._recorded.get(workflow_id)
+        if known is None or monotonic() > known[0] or (version is not None and version not in known[1]):
+            versions = frozenset(d.version for d in self.persistence.definitions(workflow_id))
+            known = (monotonic() + RECORDED_FOR, versions)
+            if versions:
+                self._recorded[workflow_id] = known
+        versions = known[1]
+        if version is None and versions:
+            return max(versions)
+        if version in versions and version is not None:
             return version
         what = f"workflow {workflow_id}" + ("" if version is None else f" version {version}")
         raise DefinitionNotFoundError(
@@ -407,7 +418,9 @@ class WorkflowHost:
             raise found
         definition = self.registry.find(found.workflow_definition_id, found.version)
         data_type = definition.data_type if definition is not None else None
-        return WorkflowInstance(found, data_type, self.persistence.history(workflow_id))
+        in_history = len(found.pointers) < found.pointer_sequence
+        history = self.persistence.history(workflow_id) if in_history else ()
+        return WorkflowInstance(found, data_type, history)
 
     def wait_for_workflow(self, workflow_id: str, timeout: float | None = None) -> WorkflowInstance:
         """Block until the instance has ended or is suspended. `TimeoutError` after `timeout` seconds."""

@@ -112,7 +112,10 @@ class WakeMove:
 
 @dataclass(frozen=True, slots=True)
 class ListFilter:
-    """Which instances a listing is to show; newest first. `cursor` is what the page before returned."""
+    """Which instances a listing is to show; newest first. `cursor` is what the page before returned.
+
+    Times are ``created_after <= create_time < created_before``.
+    """
 
     status: WorkflowStatus | None = None
     workflow: str | None = None
@@ -150,7 +153,11 @@ class PersistenceProvider(Provider):
 
     @abc.abstractmethod
     def create(self, instances: Sequence[Instance]) -> list[bool]:
-        """Insert instances. False for each whose id exists already, which is left as it is."""
+        """Insert instances. False for each whose id exists already, which is left as it is.
+
+        One that is there with the same token, not an empty one, is this very one, stored by a call whose
+        answer got lost: that is True. `DataError`, before any is stored, for one that can't be.
+        """
 
     @abc.abstractmethod
     def load(self, instance_ids: Sequence[str]) -> dict[str, Instance | Exception]:
@@ -165,9 +172,9 @@ class PersistenceProvider(Provider):
         """Apply each transition on its own, if its instance is at `revision` and `inbox_sequence`.
 
         Outcomes come in the order of the transitions. Error records of a transition are stored before
-        it, by (instance, pointer, attempt), once. A transition that was stored already (same token)
-        is COMMITTED. Never raises for a transition's own fault: see `Outcome`. An instance appears at
-        most once in a call. Never an upsert.
+        it, by (instance, revision, pointer, attempt), once; attempts begin anew after a success or a
+        resume. A transition that was stored already (same token) is COMMITTED. Never raises for a
+        transition's own fault: see `Outcome`. An instance appears at most once in a call. Never an upsert.
         """
 
     @abc.abstractmethod
@@ -180,7 +187,10 @@ class PersistenceProvider(Provider):
 
     @abc.abstractmethod
     def request(self, instance_id: str, request: Request, wake_at: datetime) -> RequestOutcome:
-        """Append to the inbox with the next sequence, and lower `wake_at` to the given time, in one act."""
+        """Append to the inbox with the next sequence, and lower `wake_at` to the given time, in one act.
+
+        A duplicate is told from what is in the inbox and in `applied`, also when the instance has ended.
+        """
 
     @abc.abstractmethod
     def lower_wake(self, wakes: Mapping[str, datetime]) -> None:
@@ -188,9 +198,10 @@ class PersistenceProvider(Provider):
 
     @abc.abstractmethod
     def move_wake(self, moves: Sequence[WakeMove]) -> None:
-        """Set `wake_at` where nothing has changed since it was read; clears the hold and its count.
+        """Set `wake_at` where nothing has changed since it was read.
 
-        Need not be durable: losing it costs a needless look.
+        Clears the hold, its count and `message_sent`: who asks for this has looked. Need not be durable,
+        nor seen by `load` at once: losing it costs a needless look.
         """
 
     @abc.abstractmethod

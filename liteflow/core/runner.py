@@ -468,6 +468,9 @@ class Runner:
         assert act.instance is not None and act.definition is not None and act.lease is not None
         now = self._persistence.now()
         inputs, act.inputs = act.inputs, []
+        if not act.instance.begun and not inputs:
+            self._begin_with_first_body(act, now)
+            return
         if act.one_by_one:
             inputs, act.inputs = inputs[:1], inputs[1:]
         lease_until = now + timedelta(seconds=max(0.0, act.lease.expires - time.monotonic()))
@@ -480,9 +483,24 @@ class Runner:
             self._commit(act, inputs, transition)
         else:
             self._settle_inputs(act, inputs)
-        self._dispatch(act, now)
+        self._dispatch(act, act.instance, now)
         if not (act.committing or act.busy or act.waiting_for or act.inputs or act.timer):
             self._nothing_to_do(act, now)
+
+    def _begin_with_first_body(self, act: Activation, now: datetime) -> None:
+        """An un-begun instance is begun in the commit of its first body.
+
+        The engine gives the first pointer the same id each time, so the body can run on what the begin
+        will have made, before that is stored.
+        """
+        assert act.instance is not None and act.definition is not None
+        begun = act.instance.copy()
+        transition = engine.advance(begun, act.definition, now, options=self._options)
+        assert transition is not None
+        transition.apply(begun)
+        self._dispatch(act, begun, now)
+        if not act.busy:
+            self._leave(act)
 
     def _nothing_to_do(self, act: Activation, now: datetime) -> None:
         assert act.instance is not None
@@ -529,22 +547,21 @@ class Runner:
 
     # -------------------------------------------------------------------------------------------- bodies
 
-    def _dispatch(self, act: Activation, now: datetime) -> None:
-        assert act.instance is not None and act.definition is not None
+    def _dispatch(self, act: Activation, instance: Instance, now: datetime) -> None:
         if act.leave or act.lost or self._draining:
             return
-        runnable = [p for p in self._ready(act.instance, now) if p.id not in act.busy]
+        runnable = [p for p in self._ready(instance, now) if p.id not in act.busy]
         if runnable and time.monotonic() - act.began > self._settings.time_slice:
             act.leave = True
             return
         for pointer in runnable:
-            turn = self._turn_of(act.instance, pointer)
+            turn = self._turn_of(instance, pointer)
             if turn is not None:
                 if turn in act.turns:
                     continue
                 act.turns[turn] = pointer.id
                 self._loop.later(TURN, partial(self._turn_over, act, turn, pointer.id))
-            self._run(act, pointer)
+            self._run(act, instance, pointer)
 
     def _ready(self, instance: Instance, now: datetime) -> list[Pointer]:
         """What may run now: never early by any process's clock, and nothing that still runs here."""
@@ -552,6 +569,10 @@ class Runner:
         return [
             p for p in ready if p.id not in instance.claims or instance.claims[p.id].token not in self._long
         ]
+
+    def _unfinished(self, instance: Instance, now: datetime) -> bool:
+        """True if somebody could go on with it at once."""
+        return not instance.status.ended and (not instance.begun or bool(self._ready(instance, now)))
 
     @staticmethod
     def _turn_of(instance: Instance, pointer: Pointer) -> str | None:
@@ -565,10 +586,10 @@ class Runner:
             del act.turns[turn]
             self._go(act)
 
-    def _run(self, act: Activation, pointer: Pointer) -> None:
-        assert act.instance is not None and act.definition is not None
+    def _run(self, act: Activation, instance: Instance, pointer: Pointer) -> None:
+        assert act.definition is not None
         step = act.definition.by_id[pointer.step_id]
-        job = Job(act.instance.copy(), act.definition, step, pointer)
+        job = Job(instance.copy(), act.definition, step, pointer)
         act.busy[pointer.id] = job
         self._slots.submit(job)
         self._loop.later(self._settings.long_step, partial(self._check_long, act, job))
@@ -823,11 +844,11 @@ class Runner:
         now = self._persistence.now()
         look_again = bool(act.inputs) or act.again or (clean is not True and not over)
         if self._draining and not act.inputs:
-            unseen = look_again or (instance is not None and bool(self._ready(instance, now)))
+            unseen = look_again or (instance is not None and self._unfinished(instance, now))
             self._hand_back(act, instance, unseen)
         elif look_again:
             self._begin(act)
-        elif instance is not None and self._ready(instance, now):
+        elif instance is not None and self._unfinished(instance, now):
             self._send_on(act, instance)
         else:
             if instance is not None:

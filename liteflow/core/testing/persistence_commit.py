@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from liteflow.core import codec
@@ -21,6 +21,20 @@ from liteflow.core.testing.samples import T0, after, created, exact, loaded, new
 from liteflow.core.transition import Outcome, Transition
 
 THREADS = 8
+
+PROPERTY = settings(
+    max_examples=50,
+    deadline=None,
+    # The provider is one for all examples, which have ids of their own; each provider's class runs them.
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.differing_executors,
+        HealthCheck.too_slow,
+    ],
+    # On a real server looking for a smaller example takes minutes.
+    phases=[Phase.explicit, Phase.generate],
+    database=None,
+)
 
 
 class CommitContract:
@@ -94,7 +108,7 @@ class CommitContract:
         assert exact(loaded(provider, instance.id)) == exact(instance)
 
     @given(samples.instances)
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @PROPERTY
     def test_any_instance_comes_back_exactly(self, provider: PersistenceProvider, instance: Instance) -> None:
         assert provider.create([instance]) == [True]
         assert exact(loaded(provider, instance.id)) == exact(instance)
@@ -102,7 +116,7 @@ class CommitContract:
     # ---------------------------------------------------------------------------------- commit
 
     @given(samples.instances, st.data())
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @PROPERTY
     def test_a_commit_stores_what_apply_gives(
         self, provider: PersistenceProvider, local: Instance, data: st.DataObject
     ) -> None:

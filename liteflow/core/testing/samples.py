@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import threading
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -67,6 +70,14 @@ def step(instance: Instance, **changes: Any) -> Transition:
     return Transition(instance.id, instance.revision, instance.inbox_sequence, **values)
 
 
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Return when the condition holds; fail if it does not in time."""
+    deadline, pause = time.monotonic() + seconds, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        pause.wait(0.005)
+
+
 def exact(value: Any) -> Any:
     """A form in which only what is the same to the type and the sign of zero is equal."""
     if is_dataclass(value):
@@ -96,7 +107,7 @@ values = st.recursive(
     | texts
     | st.binary(max_size=8)
     | st.datetimes(timezones=st.just(timezone.utc))
-    | st.timedeltas()
+    | st.timedeltas(timedelta(days=-(10**8)), timedelta(days=10**8))
     | st.decimals(allow_nan=False, places=3)
     | st.uuids()
     | st.dates(),

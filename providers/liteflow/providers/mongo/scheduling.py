@@ -42,7 +42,11 @@ class Scheduling:
         self._loose = collections.scheduling
 
     def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
-        """See `PersistenceProvider.hold_due`. A hold that gets lost in a crash costs a message."""
+        """See `PersistenceProvider.hold_due`.
+
+        Holds wait for the majority: a worker that is woken loads what the majority has, and must see
+        the hold to restore what was before it.
+        """
         query = self._loose.find(due_query(now), documents.DUE_FIELDS).sort("wake_at", 1).limit(limit)
         found = {document["_id"]: document for document in query}
         if not found:
@@ -55,7 +59,7 @@ class Scheduling:
             hold = {"token": token, "count": one.holds + 1}
             held = {"wake_at": time_to_bson(hold_until(one)), "hold": hold}
             holds.append(UpdateOne(same, {"$set": held}))
-        if self._loose.bulk_write(holds, ordered=False).matched_count < len(holds):
+        if self._instances.bulk_write(holds, ordered=False).matched_count < len(holds):
             mine = self._loose.find({"_id": {"$in": list(due)}, "hold.token": token}, {"_id": 1})
             got = {document["_id"] for document in mine}
             return [one for one in due.values() if one.instance_id in got]

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import pika.channel
 from pika.exceptions import AMQPError
-from pika.spec import Basic, BasicProperties
+from pika.spec import BasicProperties
 
 from liteflow.providers.rabbitmq.channels import Channel, ChannelUser
 from liteflow.providers.rabbitmq.connection import Connection
@@ -123,7 +124,7 @@ class Broadcast(ChannelUser):
             self._channel.raw.basic_publish(self._exchange, key, body, BasicProperties(delivery_mode=1))
 
     def _on_message(
-        self, channel: pika.channel.Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
+        self, channel: pika.channel.Channel, method: Any, properties: BasicProperties, body: bytes
     ) -> None:
         topic = self._topics.get(method.routing_key)
         if topic is None:

@@ -14,7 +14,7 @@ from pika.exceptions import AMQPError
 
 from liteflow.core.errors import ProviderError
 from liteflow.core.retry import backoff
-from liteflow.providers.rabbitmq.driver import Driver, describe
+from liteflow.providers.rabbitmq.driver import Driver, describe, into
 
 log = logging.getLogger("liteflow.rabbitmq")
 
@@ -32,8 +32,8 @@ class Channel:
         """Open a channel on a connection."""
         channel = cls()
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        channel.raw = driver.channel(on_open_callback=lambda raw: opened.done() or opened.set_result(raw))
-        channel.raw.add_on_close_callback(lambda _, reason: channel.closed.set_result(reason))
+        channel.raw = driver.channel(on_open_callback=into(opened))
+        channel.raw.add_on_close_callback(into(channel.closed))
         await channel._reply(opened)
         return channel
 
@@ -45,7 +45,7 @@ class Channel:
     async def call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of `raw` that takes a `callback`, and return the server's reply."""
         replied: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        method(*args, callback=lambda frame: replied.done() or replied.set_result(frame), **kwargs)
+        method(*args, callback=into(replied), **kwargs)
         return await self._reply(replied)
 
     def close(self) -> None:
@@ -89,7 +89,8 @@ class ChannelUser(abc.ABC):
 
     async def serve(self, channel: Channel) -> Exception | None:
         """Stay until the channel is closed, and return the reason; None ends the use of channels."""
-        return await channel.closed
+        await asyncio.wait({channel.closed})
+        return channel.closed.result()
 
     @abc.abstractmethod
     def detach(self) -> None:

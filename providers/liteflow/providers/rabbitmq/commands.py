@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from pika.spec import BasicProperties
@@ -104,7 +104,7 @@ class CommandConsumer(Consumer):
                 thread.join()
 
     def _not_begun(self) -> list[Received]:
-        waiting = []
+        waiting: list[Received] = []
         while True:
             try:
                 received = self._work.get_nowait()
@@ -150,11 +150,11 @@ class CommandConsumer(Consumer):
             self._pauses = backoff()
             return outcome
         except UnavailableError as exc:
-            log.warning("command %s waits: %s", received.method.routing_key, exc)
+            log.warning("command %s waits: %s", received.routing_key, exc)
             return None
         except Exception:
-            log.exception("command %s met a defect", received.method.routing_key)
-            if received.method.redelivered:
+            log.exception("command %s met a defect", received.routing_key)
+            if received.redelivered:
                 return Refusal("internal", "the command could not be handled; the log of the worker says why")
             return None
 
@@ -162,7 +162,7 @@ class CommandConsumer(Consumer):
         user = getattr(self._connection.node.credentials, "username", None)
         letter = Letter(
             self._topology.dead,
-            received.method.routing_key,
+            received.routing_key,
             received.body,
             _dead_properties(received, refusal, user),
         )
@@ -218,7 +218,7 @@ class CommandConsumer(Consumer):
 def _command(received: Received) -> Command:
     properties = received.properties
     return Command(
-        routing_key=_text(received.method.routing_key) or "",
+        routing_key=_text(received.routing_key) or "",
         body=received.body,
         message_id=_text(properties.message_id),
         reply_to=_text(properties.reply_to),
@@ -227,7 +227,7 @@ def _command(received: Received) -> Command:
         content_encoding=_text(properties.content_encoding),
         headers={_text(key) or "": value for key, value in (properties.headers or {}).items()},
         timestamp=_time(properties.timestamp),
-        redelivered=received.method.redelivered,
+        redelivered=received.redelivered,
     )
 
 
@@ -238,7 +238,7 @@ def _text(value: str | bytes | None) -> str | None:
 
 def _time(timestamp: int | None) -> datetime | None:
     try:
-        return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+        return None if timestamp is None else datetime.fromtimestamp(timestamp, timezone.utc)
     except (ValueError, OverflowError, OSError):
         return None
 
@@ -249,7 +249,7 @@ def _dead_properties(received: Received, refusal: Refusal, user: str | None) -> 
     added: dict[str, Any] = {
         "x-liteflow-error": refusal.code,
         "x-liteflow-reason": refusal.reason[:MAX_REASON].encode("utf-8", "backslashreplace").decode(),
-        "x-liteflow-routing-key": received.method.routing_key,
+        "x-liteflow-routing-key": received.routing_key,
     }
     properties = copy.copy(original)
     if original.expiration is not None:

@@ -17,7 +17,7 @@ from pika.exceptions import AMQPError
 from liteflow.core.errors import ProviderError, QueueUnavailableError, UnavailableError
 from liteflow.core.retry import backoff
 from liteflow.providers.rabbitmq.channels import ChannelUser
-from liteflow.providers.rabbitmq.driver import Driver, address, connect, describe
+from liteflow.providers.rabbitmq.driver import Driver, address, connect, describe, into
 
 log = logging.getLogger("liteflow.rabbitmq")
 
@@ -244,7 +244,7 @@ class Connection:
     async def _use(self, driver: Driver, lost_at: float | None) -> bool:
         """Serve the users on a connection until it is lost. False if it never got ready."""
         lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-        driver.add_on_close_callback(lambda _, reason: lost.set_result(reason))
+        driver.add_on_close_callback(into(lost))
         driver.add_on_connection_blocked_callback(lambda _, frame: self._block(frame.method.reason))
         driver.add_on_connection_unblocked_callback(lambda _, frame: self._block(None))
         ready = False
@@ -255,10 +255,9 @@ class Connection:
             ready = await self._until_ready(lost)
             if ready:
                 self._up(lost_at)
-                reason = await lost
-                self._trouble = (
-                    f"the connection to RabbitMQ at {address(self.node)} was lost: {describe(reason)}"
-                )
+                await asyncio.wait({lost})
+                why = describe(lost.result())
+                self._trouble = f"the connection to RabbitMQ at {address(self.node)} was lost: {why}"
                 log.warning("%s; connecting again", self._trouble)
         finally:
             self.driver = None
@@ -272,7 +271,8 @@ class Connection:
 
     async def _until_ready(self, lost: asyncio.Future[Exception]) -> bool:
         tried = asyncio.gather(*(user.tried.wait() for user in self._users))
-        await asyncio.wait({tried, lost}, timeout=SETUP_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {tried, lost}
+        await asyncio.wait(either, timeout=SETUP_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
         errors = [user.error for user in self.always if user.error is not None]
         if tried.done() and not errors:
             return True

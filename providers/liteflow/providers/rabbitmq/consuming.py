@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pika.channel
-from pika.spec import Basic, BasicProperties
+from pika.spec import BasicProperties
 
 from liteflow.core.errors import ProviderError, UnavailableError
 from liteflow.core.providers import Consumer, Delivery, Message
@@ -48,7 +48,9 @@ class Received:
 
     consumer: RabbitConsumer
     feed: _Feed
-    method: Basic.Deliver
+    tag: int
+    routing_key: str
+    redelivered: bool
     properties: BasicProperties
     body: bytes
 
@@ -71,7 +73,7 @@ class RabbitDelivery(Delivery):
             received.body.decode("utf-8", "replace"),
             traceparent if isinstance(traceparent, str) else None,
         )
-        self.redelivered = received.method.redelivered
+        self.redelivered = received.redelivered
         self._received = received
 
     def ack(self) -> None:
@@ -200,9 +202,13 @@ class RabbitConsumer(ChannelUser, Consumer):
         await channel.call(channel.raw.basic_qos, prefetch_count=prefetch)
 
         def on_message(
-            _: pika.channel.Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
+            _: pika.channel.Channel, method: Any, properties: BasicProperties, body: bytes
         ) -> None:
-            feed.waiting.append(Received(self, feed, method, properties, body))
+            feed.waiting.append(
+                Received(
+                    self, feed, method.delivery_tag, method.routing_key, method.redelivered, properties, body
+                )
+            )
             self._hand_out(feed)
 
         reply = await channel.call(channel.raw.basic_consume, feed.name, on_message)
@@ -219,7 +225,7 @@ class RabbitConsumer(ChannelUser, Consumer):
                 self._connection.later(FAILED_PAUSE, received.nack)
         if not self._limit:
             while feed.waiting:
-                feed.channel.raw.basic_nack(feed.waiting.popleft().method.delivery_tag)
+                feed.channel.raw.basic_nack(feed.waiting.popleft().tag)
 
     def _settle(self, received: Received, back: bool) -> None:
         feed = received.feed
@@ -228,9 +234,9 @@ class RabbitConsumer(ChannelUser, Consumer):
         feed.held.discard(received)
         if feed.channel.is_open:
             if back:
-                feed.channel.raw.basic_nack(received.method.delivery_tag)
+                feed.channel.raw.basic_nack(received.tag)
             else:
-                feed.channel.raw.basic_ack(received.method.delivery_tag)
+                feed.channel.raw.basic_ack(received.tag)
             self._hand_out(feed)
         if self._cancelled:
             self._changed.set()

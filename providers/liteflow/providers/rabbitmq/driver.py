@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from pika import URLParameters
@@ -33,6 +34,7 @@ class Driver(AsyncioConnection):
     """
 
     _frame_buffer: bytes
+    _terminate_stream: Callable[[Exception], None]
 
     def _read_frame(self) -> tuple[int, Any]:
         try:
@@ -45,6 +47,16 @@ class Driver(AsyncioConnection):
             properties.reason = f"{type(exc).__name__}: {exc}"
             (body_size,) = struct.unpack_from(">Q", self._frame_buffer, FRAME_HEADER_SIZE + 4)
             return FRAME_HEADER_SIZE + size + 1, Header(channel, body_size, properties)
+
+
+def into(future: asyncio.Future[Any]) -> Callable[..., None]:
+    """A callback for pika that makes its last argument the result of a future, unless that is cancelled."""
+
+    def callback(*args: Any) -> None:
+        if not future.done():
+            future.set_result(args[-1])
+
+    return callback
 
 
 def address(node: URLParameters) -> str:
@@ -64,9 +76,7 @@ async def connect(node: URLParameters) -> Driver:
         driver_log.setLevel(logging.CRITICAL)
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
-    workflow = Driver.create_connection(
-        [node], on_done=lambda result: done.done() or done.set_result(result), custom_ioloop=loop
-    )
+    workflow = Driver.create_connection([node], on_done=into(done), custom_ioloop=loop)
     try:
         result = await done
     except asyncio.CancelledError:

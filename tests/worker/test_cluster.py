@@ -1,0 +1,233 @@
+"""Real worker and scheduler processes on real servers, with AMQP from outside, and with kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pika
+import pymongo
+import pytest
+from servers import wait_for
+
+from liteflow.core import Settings, WorkflowHost, WorkflowStatus
+from liteflow.worker.wiring import Servers as Wiring
+
+HERE = Path(__file__).parent
+EXPECTED_STEPS = {"reserve": 1, "charge": 1, "pack": 2, "remind": 2, "close": 1}
+
+
+class Cluster:
+    def __init__(self, mongo_url: str, amqp_url: str, redis_url: str, prefix: str, logs: Path) -> None:
+        self.wiring = Wiring(mongo_url, amqp_url, redis_url, prefix)
+        self.logs = logs
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.audit: Any = pymongo.MongoClient(mongo_url)[f"audit_{prefix}"]["audit"]
+        self.environment = {
+            **os.environ,
+            "LITEFLOW_STORE": mongo_url,
+            "LITEFLOW_QUEUE": amqp_url,
+            "LITEFLOW_LOCK": redis_url,
+            "LITEFLOW_PREFIX": prefix,
+            "LITEFLOW_LEASE_TTL": "2",
+            "LITEFLOW_POLL_INTERVAL": "1",
+            "LITEFLOW_HEALTH_FILE": str(logs / "health"),
+            "AUDIT_URL": mongo_url,
+            "AUDIT_DATABASE": f"audit_{prefix}",
+        }
+        self.client: WorkflowHost = self.wiring.host(Settings()).open()
+        self.amqp = pika.BlockingConnection(pika.URLParameters(amqp_url))
+        self.channel = self.amqp.channel()
+
+    def run(self, *arguments: str) -> subprocess.Popen[bytes]:
+        log = self.logs / f"{len(self.processes)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "liteflow.worker", *arguments],
+                stdout=output,
+                stderr=output,
+                env=self.environment,
+                cwd=HERE,
+            )
+        self.processes.append(process)
+        process.log = log  # type: ignore[attr-defined]
+        return process
+
+    def worker(self) -> subprocess.Popen[bytes]:
+        return self.run("worker", "cluster_workflows", "--shutdown-timeout", "5")
+
+    def scheduler(self) -> subprocess.Popen[bytes]:
+        return self.run("scheduler")
+
+    def ready(self, *processes: subprocess.Popen[bytes]) -> None:
+        for process in processes:
+            log: Path = process.log  # type: ignore[attr-defined]
+            wait_for(f"{process.args} is ready", lambda log=log: "ready" in log.read_text(), 30)
+
+    def submit(self, count: int) -> None:
+        for number in range(count):
+            body = {"workflow": "audited-order", "data": {"lines": [1, 2]}, "reference": f"o-{number}"}
+            self.channel.basic_publish(
+                self.wiring.prefix,
+                "workflow.start",
+                json.dumps(body).encode(),
+                pika.BasicProperties(message_id=f"m-{number}", content_type="application/json"),
+            )
+
+    def ask(self, routing_key: str, body: bytes, **properties: Any) -> dict[str, Any]:
+        """Send a command and return the answer."""
+        answers: list[bytes] = []
+        queue = self.channel.queue_declare("", exclusive=True).method.queue
+        self.channel.basic_consume(queue, lambda ch, m, p, b: answers.append(b), auto_ack=True)
+        self.channel.basic_publish(
+            self.wiring.prefix,
+            routing_key,
+            body,
+            pika.BasicProperties(reply_to=queue, correlation_id="c", **properties),
+        )
+
+        def answered() -> bool:
+            self.amqp.process_data_events(0.05)
+            return bool(answers)
+
+        wait_for("an answer", answered, 20)
+        result: dict[str, Any] = json.loads(answers[0])
+        return result
+
+    def count(self, status: WorkflowStatus) -> int:
+        total, cursor = 0, None
+        while True:
+            page = self.client.list_workflows(status=status, limit=1000, cursor=cursor)
+            total += len(page.items)
+            if page.next is None:
+                return total
+            cursor = page.next
+
+    def log_text(self) -> str:
+        return "\n".join(path.read_text() for path in sorted(self.logs.glob("*.log")))
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        self.client.stop()
+        self.amqp.close()
+
+
+@pytest.fixture
+def cluster(mongo_url: str, amqp_url: str, redis_url: str, prefix: str, tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(mongo_url, amqp_url, redis_url, prefix, tmp_path)
+    yield made
+    made.close()
+
+
+def test_orders_over_amqp_complete_and_each_step_runs_once(cluster: Cluster) -> None:
+    workers = [cluster.worker() for _ in range(2)]
+    cluster.ready(*workers, cluster.scheduler())
+    cluster.submit(60)
+    wait_for("all are complete", lambda: cluster.count(WorkflowStatus.COMPLETE) == 60, 60)
+    rows = list(cluster.audit.find())
+    assert Counter(row["step"] for row in rows) == {k: v * 60 for k, v in EXPECTED_STEPS.items()}
+    assert len({row["activation"] for row in rows}) == len(rows)
+
+
+def test_killed_workers_lose_nothing_and_redo_nothing_that_was_committed(cluster: Cluster) -> None:
+    workers = [cluster.worker() for _ in range(2)]
+    cluster.ready(*workers, cluster.scheduler())
+    cluster.submit(80)
+    for _ in range(3):
+        before = cluster.audit.count_documents({})
+        wait_for("work goes on", lambda before=before: cluster.audit.count_documents({}) > before + 20, 30)
+        victim = workers.pop(0)
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+        workers.append(cluster.worker())
+    wait_for("all are complete", lambda: cluster.count(WorkflowStatus.COMPLETE) == 80, 90)
+    rows = list(cluster.audit.find())
+    by_activation: dict[str, list[int]] = {}
+    for row in rows:
+        by_activation.setdefault(row["activation"], []).append(row["revision"])
+    assert len(by_activation) == 80 * sum(EXPECTED_STEPS.values())
+    # Only what ran in a killed worker, uncommitted, may run again: at most its slots, for each kill.
+    assert len(rows) - len(by_activation) <= 3 * 16
+
+
+def test_sigterm_drains_and_hands_over(cluster: Cluster) -> None:
+    first = cluster.worker()
+    cluster.ready(first, cluster.scheduler())
+    cluster.submit(30)
+    wait_for("work has begun", lambda: cluster.audit.count_documents({}) > 5, 30)
+    first.terminate()
+    assert first.wait(20) == 0
+    cluster.ready(cluster.worker())
+    wait_for("all are complete", lambda: cluster.count(WorkflowStatus.COMPLETE) == 30, 60)
+    rows = list(cluster.audit.find())
+    assert len({row["activation"] for row in rows}) == len(rows)
+
+
+def test_commands_are_answered_and_refusals_are_dead_lettered(cluster: Cluster) -> None:
+    worker = cluster.worker()
+    cluster.ready(worker)
+    start = json.dumps({"workflow": "audited-order", "data": {"lines": []}}).encode()
+    message_id = uuid.uuid4().hex
+    first = cluster.ask("workflow.start", start, message_id=message_id)
+    assert first == cluster.ask("workflow.start", start, message_id=message_id)
+    assert cluster.client.get_workflow(first["id"]).workflow_definition_id == "audited-order"
+    bad: list[tuple[str, bytes, dict[str, Any], str]] = [
+        ("workflow.start", b"{not json", {}, "malformed"),
+        ("workflow.start", b'{"data": {}}', {}, "missing_field"),
+        ("workflow.start", b'{"workflow": "nobody"}', {}, "unknown_workflow"),
+        ("workflow.start", b'{"workflow": "x", "data": "' + b"y" * 5_000_000 + b'"}', {}, "too_large"),
+        ("workflow.start", start, {"content_type": "text/xml"}, "content_type"),
+        ("event.publish", b'{"name": "\xff", "key": "k"}', {}, "malformed"),
+        ("workflow.suspend", b'{"id": "nobody"}', {}, "not_found"),
+    ]
+    dead = f"{cluster.wiring.prefix}.dead"
+    for routing_key, body, properties, code in bad:
+        answer = cluster.ask(routing_key, body, **properties)
+        assert answer["error"] == code
+        assert answer["reason"]
+        found: list[Any] = []
+
+        def refused(found: list[Any] = found) -> bool:
+            found[:] = cluster.channel.basic_get(dead, auto_ack=True)
+            return found[0] is not None
+
+        wait_for("the dead letter", refused, 10)
+        assert found[1].headers["x-liteflow-error"] == code
+        assert found[1].headers["x-liteflow-routing-key"] == routing_key
+        assert found[2] == body
+    assert worker.poll() is None
+    assert "id" in cluster.ask("workflow.start", start)
+
+
+def test_a_sleep_is_kept_over_a_restart_of_everything(cluster: Cluster) -> None:
+    worker, scheduler = cluster.worker(), cluster.scheduler()
+    cluster.ready(worker, scheduler)
+    cluster.submit(5)
+    wait_for("all sleep or are done", lambda: cluster.audit.count_documents({"step": "remind"}) == 10, 30)
+    for process in (worker, scheduler):
+        process.kill()
+        process.wait()
+    cluster.ready(cluster.worker(), cluster.scheduler())
+    wait_for("all are complete", lambda: cluster.count(WorkflowStatus.COMPLETE) == 5, 30)
+
+
+def test_secrets_stay_out_of_the_logs(cluster: Cluster) -> None:
+    cluster.environment["LITEFLOW_QUEUE"] = cluster.environment["LITEFLOW_QUEUE"].replace(
+        "guest:guest", "guest:s3cret-word"
+    )
+    process = cluster.run("worker", "cluster_workflows")
+    assert process.wait(60) != 0
+    text = cluster.log_text()
+    assert "s3cret-word" not in text
+    assert "Traceback" not in text
