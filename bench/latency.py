@@ -57,9 +57,9 @@ def main() -> None:
     try:
         urls = Wiring(servers.mongo_replica(), servers.amqp(), servers.redis(), f"b{uuid.uuid4().hex[:8]}")
         arguments = ["--store", urls.store, "--queue", urls.queue, "--lock", urls.lock]
+        arguments += ["--prefix", urls.prefix, "--log-level", "warning"]
         worker = subprocess.Popen(
-            [sys.executable, "-m", "liteflow.worker", "worker", "bench.latency", *arguments]
-            + ["--prefix", urls.prefix, "--log-level", "warning"]
+            [sys.executable, "-m", "liteflow.worker", "worker", "bench.latency", *arguments],
         )
         client = urls.host(Settings()).open()
         deadline = time.monotonic() + 30

@@ -257,8 +257,11 @@ def container(image: str, port: int, command: str = "") -> Any:
     os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
     os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
     have = subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode == 0
-    if not have and subprocess.run(["docker", "pull", "-q", image], capture_output=True).returncode:
-        return None
+    if not have:
+        try:
+            subprocess.run(["docker", "pull", "-q", image], capture_output=True, timeout=300, check=True)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+            return None
     from testcontainers.core.container import DockerContainer
 
     started = DockerContainer(image).with_exposed_ports(port)
