@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo setup test lint check bench clean
+.PHONY: help demo setup test lint check bench compose-check clean
 
 help: ## This list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 $(VENV)/core.stamp: setup.cfg pyproject.toml
 	@PYTHON=$(PYTHON) deploy/make-venv.sh $(VENV)
@@ -38,6 +38,9 @@ check: lint test ## What CI runs
 
 bench: setup ## Latency of a one-step workflow on real servers
 	@$(BIN)/python -m bench.latency
+
+compose-check: ## The compose file for real: three workers, one killed, orders from Node.js (needs Docker)
+	@deploy/check-compose.sh
 
 clean: ## Remove the virtualenv and caches
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator
 
 import pytest
 from servers import MongoServer, RabbitServer, RedisServer, Servers
+
+# pika reports every failed attempt to connect with a traceback; the providers log a line of their own.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
 @pytest.fixture(scope="session")

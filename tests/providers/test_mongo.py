@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
 
 import pymongo
 import pytest
+from bson import Binary, Decimal128, Int64, ObjectId
+from pymongo.monitoring import CommandListener
 
-from liteflow.core.providers import PersistenceProvider
+from liteflow.core import codec
+from liteflow.core.errors import DataError, InstanceUnreadableError, ProviderError, StoreUnavailableError
+from liteflow.core.models import ErrorRecord, Event, Parked, Pointer, Request, Wait, WorkflowStatus
+from liteflow.core.providers import ListFilter, PersistenceProvider, WakeMove
 from liteflow.core.testing.persistence import PersistenceContract
-from liteflow.providers.mongo import MongoPersistenceProvider
+from liteflow.core.testing.samples import T0, after, created, loaded, new_id, new_instance, step
+from liteflow.core.transition import Outcome
+from liteflow.providers.mongo import MongoPersistenceProvider, error_log
+
+Documents = pymongo.collection.Collection[dict[str, Any]]
 
 
-def opened(url: str, prefix: str) -> Iterator[MongoPersistenceProvider]:
+def opened(url: str, prefix: str, **options: Any) -> Iterator[MongoPersistenceProvider]:
     """A provider with collections of its own, which are removed in the end."""
-    provider = MongoPersistenceProvider(url, prefix=prefix)
+    provider = MongoPersistenceProvider(url, prefix=prefix, **options)
     provider.open()
     yield provider
     provider.close()
-    with pymongo.MongoClient(url) as client:
+    with pymongo.MongoClient[dict[str, Any]](url) as client:
         database = client.get_default_database()
         for name in database.list_collection_names(filter={"name": {"$regex": f"^{prefix}\\."}}):
             database.drop_collection(name)
@@ -34,3 +47,350 @@ class TestReplicaSet(PersistenceContract):
     @pytest.fixture
     def provider(self, mongo_replica_url: str, prefix: str) -> Iterator[PersistenceProvider]:
         yield from opened(mongo_replica_url, prefix)
+
+
+@pytest.fixture
+def provider(mongo_url: str, prefix: str) -> Iterator[MongoPersistenceProvider]:
+    yield from opened(mongo_url, prefix)
+
+
+@pytest.fixture
+def instances(mongo_url: str, prefix: str) -> Iterator[Documents]:
+    """The collection of instances, as the driver shows it."""
+    with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
+        yield client.get_default_database()[f"{prefix}.instances"]
+
+
+# ------------------------------------------------------------------------------------------ documents
+
+
+def test_documents_can_be_read_and_queried(provider: PersistenceProvider, instances: Documents) -> None:
+    data = codec.encode_data({"customer": {"name": "Ann", "born": T0.replace(microsecond=0)}, "lines": [1]})
+    instance = created(provider, data=data, pointers={"1": Pointer("1", "charge")})
+    document = instances.find_one({"data.customer.name": "Ann", "data.customer.born": {"$lt": after(1)}})
+    assert document == {
+        "_id": instance.id,
+        "format": 1,
+        "workflow_definition_id": "order",
+        "version": 1,
+        "create_time": "2026-01-02T03:04:05.678901Z",
+        "status": 0,
+        "data": {"customer": {"name": "Ann", "born": T0.replace(microsecond=0, tzinfo=None)}, "lines": [1]},
+        "revision": 0,
+        "inbox_sequence": 0,
+        "pointers": {"1": {"step_id": "charge", "status": 1}},
+    }
+
+
+def test_what_bson_holds_exactly_is_stored_as_its_own_type(
+    provider: PersistenceProvider, instances: Documents
+) -> None:
+    whole, exact_id = T0.replace(microsecond=123000), UUID(int=7)
+    data = {
+        "price": Decimal("12.50"),
+        "raw": b"\0\xff",
+        "at": whole,
+        "key": exact_id,
+        "finer": T0,
+        "longer": Decimal("1." + "3" * 40),
+        "pair": (whole, 1),
+    }
+    instance = created(provider, data=codec.encode_data(data))
+    stored = instances.find_one({"_id": instance.id})
+    assert stored is not None
+    assert stored["data"] == {
+        "price": Decimal128("12.50"),
+        "raw": b"\0\xff",
+        "at": whole.replace(tzinfo=None),
+        "key": Binary.from_uuid(exact_id),
+        "finer": {"~": "datetime", "value": "2026-01-02T03:04:05.678901Z"},
+        "longer": {"~": "decimal", "value": "1." + "3" * 40},
+        "pair": {"~": "tuple", "value": [whole.replace(tzinfo=None), 1]},
+    }
+    assert vars(codec.decode_data(loaded(provider, instance.id).data, None)) == data
+
+
+def test_a_newer_format_is_not_guessed(provider: PersistenceProvider, instances: Documents) -> None:
+    newer, fine = created(provider), created(provider)
+    instances.update_one({"_id": newer.id}, {"$set": {"format": 2}})
+    found = provider.load([newer.id, fine.id])
+    assert isinstance(found[newer.id], InstanceUnreadableError)
+    assert found[fine.id] == fine
+    with pytest.raises(InstanceUnreadableError):
+        provider.request(newer.id, _request(), T0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": 77},
+        {"create_time": "yesterday"},
+        {"pointers": {"x": {}}},
+        {"pointers": {"1": {"status": 1}}},
+        {"pointers": 5},
+        {"data": {"id": ObjectId()}},
+        {"version": None, "workflow_definition_id": None},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read_spoils_nothing_else(
+    provider: PersistenceProvider, instances: Documents, change: dict[str, Any]
+) -> None:
+    broken, fine = created(provider), created(provider)
+    instances.update_one({"_id": broken.id}, {"$set": change})
+    found = provider.load([broken.id, fine.id])
+    assert isinstance(found[broken.id], DataError)
+    assert found[fine.id] == fine
+
+
+def test_dates_that_python_has_not_are_data_errors(
+    provider: PersistenceProvider, instances: Documents
+) -> None:
+    broken, fine = created(provider), created(provider)
+    date = Int64(2**60)
+    instances.update_one({"_id": broken.id}, [{"$set": {"data": {"date": {"$toDate": {"$literal": date}}}}}])
+    found = provider.load([broken.id, fine.id])
+    assert isinstance(found[broken.id], DataError)
+    assert found[fine.id] == fine
+
+
+def test_one_that_cannot_be_stored_is_rejected_alone(provider: PersistenceProvider) -> None:
+    bad = [
+        {"huge": "x" * (17 * 1024 * 1024)},
+        {"text": "\ud800"},
+        {"number": 2**63},
+        {"deep": _nested(200)},
+        {"": 1},
+    ]
+    stored = [created(provider) for _ in range(len(bad) + 1)]
+    transitions = [step(one, data_set=data) for one, data in zip(stored, [*bad, {"a": 1}], strict=True)]
+    assert provider.commit(transitions) == [Outcome.REJECTED] * len(bad) + [Outcome.COMMITTED]
+    assert [loaded(provider, one.id).revision for one in stored] == [0] * len(bad) + [1]
+    with pytest.raises(DataError, match="workflow"):
+        provider.create([new_instance(data=bad[0])])
+
+
+def test_a_document_that_grows_too_large_is_rejected_alone(provider: PersistenceProvider) -> None:
+    half = "x" * (9 * 1024 * 1024)
+    large, fine = created(provider, data={"a": half}), created(provider)
+    transitions = [step(large, data_set={"b": half}), step(fine)]
+    assert provider.commit(transitions) == [Outcome.REJECTED, Outcome.COMMITTED]
+    assert loaded(provider, large.id).revision == 0
+
+
+def test_errors_are_bounded(provider: PersistenceProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(error_log, "ERRORS_KEPT", 5)
+    monkeypatch.setattr(error_log, "TRIM_EVERY", 1)
+    instance, other = created(provider), created(provider)
+    errors = []
+    for number in range(8):
+        message = "\ud800" + "x" * 300_000 if number == 7 else "no"
+        errors.append(ErrorRecord(instance.id, "1", "a", 1, after(number), "E", message))
+        transition = step(instance, errors=errors[-1:])
+        assert provider.commit([transition]) == [Outcome.COMMITTED]
+        transition.apply(instance)
+    provider.commit([step(other, errors=[replace(errors[0], instance_id=other.id)])])
+    kept = provider.errors(instance.id, 100)
+    assert kept[:-1] == errors[3:-1]
+    assert kept[-1].message.startswith("?xxx")
+    assert len(kept[-1].message) < 110_000
+    assert len(provider.errors(other.id, 100)) == 1
+
+
+# -------------------------------------------------------------------------------------------- options
+
+
+def test_prefixes_share_nothing(provider: PersistenceProvider, mongo_url: str, prefix: str) -> None:
+    instance = created(provider, wake_at=T0)
+    for other in opened(mongo_url, f"{prefix}x"):
+        assert other.load([instance.id]) == {}
+        assert other.next_due() is None
+        assert other.create([instance]) == [True]
+
+
+def test_the_database_is_that_of_the_argument_the_path_or_the_default(mongo_url: str, prefix: str) -> None:
+    server = mongo_url.rpartition("/")[0]
+    for url, database in ((f"{server}/{prefix}", None), (server, prefix), (f"{server}/other", prefix)):
+        provider = MongoPersistenceProvider(url, database, prefix="p")
+        provider.open()
+        with pymongo.MongoClient[dict[str, Any]](url) as client:
+            assert "p.instances" in client[prefix].list_collection_names()
+            client.drop_database(prefix)
+        provider.close()
+
+
+def test_what_is_confirmed_is_durable_unless_the_url_says_otherwise(mongo_url: str, prefix: str) -> None:
+    concerns = []
+    for url in (mongo_url, f"{mongo_url}?w=1&journal=false"):
+        for provider in opened(url, prefix):
+            written = provider._store.collections.instances
+            concerns.append((written.write_concern.document, written.read_concern.document))
+    assert concerns == [
+        ({"w": "majority", "j": True, "wtimeout": 10_000}, {"level": "majority"}),
+        ({"w": 1, "j": False, "wtimeout": 10_000}, {"level": "local"}),
+    ]
+    for more in ("w=0", "w=0&journal=false"):
+        with pytest.raises(ProviderError):
+            MongoPersistenceProvider(f"{mongo_url}?{more}").open()
+
+
+def test_secrets_are_not_told(mongo_url: str) -> None:
+    address = mongo_url.removeprefix("mongodb://")
+    password = "pa55w0rd"
+    urls = [
+        f"mongodb://me:{password}@127.0.0.1:1/?serverSelectionTimeoutMS=50",
+        f"mongodb://me:{password}/x@127.0.0.1:1/",
+        f"mongodb://me:{password}@x@127.0.0.1:1/",
+        f"mongodb://me:{password}@127.0.0.1:1/?w=wrong&journal=wrong",
+        f"mongodb://me:{password}@{address}",
+    ]
+    for url in urls:
+        provider = MongoPersistenceProvider(url)
+        assert password not in repr(provider)
+        with pytest.raises(ProviderError) as raised:
+            provider.open()
+        told: BaseException | None = raised.value
+        while told is not None:
+            assert password not in f"{told} {told!r}"
+            told = told.__cause__
+        provider.close()
+
+
+def test_an_impossible_option_is_a_provider_error(mongo_url: str) -> None:
+    impossible: list[dict[str, Any]] = [{"maxPoolSize": -1}, {"nonsense": object()}, {"tls": "x"}]
+    providers = [MongoPersistenceProvider(mongo_url, **options) for options in impossible]
+    for provider in [*providers, MongoPersistenceProvider(f"{mongo_url}?nonsense=1")]:
+        with pytest.raises(ProviderError) as raised:
+            provider.open()
+        assert not isinstance(raised.value, StoreUnavailableError)
+
+
+def test_a_provider_that_is_not_open_says_so(mongo_url: str) -> None:
+    provider = MongoPersistenceProvider(mongo_url)
+    provider.close()
+    for call in (provider.now, provider.next_due, lambda: provider.commit([])):
+        with pytest.raises(ProviderError, match="not open"):
+            call()
+
+
+# -------------------------------------------------------------------------------------------- indexes
+
+
+class _Finds(CommandListener):
+    """Keeps what the provider asks the server for."""
+
+    def __init__(self) -> None:
+        self.commands: list[dict[str, Any]] = []
+
+    def started(self, event: Any) -> None:
+        command = {key: value for key, value in event.command.items() if key in _EXPLAINED}
+        if event.command_name == "find":
+            self.commands.append(command)
+        if event.command_name == "update":
+            for update in event.command["updates"]:
+                self.commands.append({"update": event.command["update"], "updates": [update]})
+
+    def succeeded(self, event: Any) -> None: ...
+
+    def failed(self, event: Any) -> None: ...
+
+
+_EXPLAINED = ("find", "filter", "projection", "sort", "limit", "skip", "hint")
+
+_PARKED = Parked("missing", T0, "order 1")
+
+QUERIES: dict[str, Callable[[PersistenceProvider], Any]] = {
+    "next_due": lambda p: p.next_due(),
+    "hold_due": lambda p: p.hold_due(T0, lambda due: after(60), 10),
+    "hold_events": lambda p: p.hold_events(T0, after(60), 10),
+    "events": lambda p: p.events([Wait("paid", "k7", T0, "1")], T0, 10),
+    "waiting_for": lambda p: p.waiting_for("paid", "k7", "", 10),
+    "waiting for what many wait for": lambda p: p.waiting_for("common", "c", "5", 10),
+    "parked": lambda p: p.parked("order", 1, 10),
+    "definitions": lambda p: p.definitions("order"),
+    "history": lambda p: p.history("x"),
+    "errors": lambda p: p.errors("x", 10),
+    "lower_wake": lambda p: p.lower_wake({"x": T0}),
+    "move_wake": lambda p: p.move_wake([WakeMove("x", 1, T0, T0), WakeMove("x", 1, None, None)]),
+    "commit": lambda p: p.commit([step(new_instance())]),
+    "request": lambda p: p.request("x", _request(), T0),
+    "list": lambda p: p.list(ListFilter(limit=10)),
+    "list after a cursor": lambda p: p.list(ListFilter(limit=10, cursor=p.list(ListFilter(limit=10)).next)),
+    "list by status": lambda p: p.list(ListFilter(limit=10, status=WorkflowStatus.SUSPENDED)),
+    "list by workflow": lambda p: p.list(ListFilter(limit=10, workflow="order")),
+    "list by workflow and status": lambda p: p.list(
+        ListFilter(limit=10, workflow="order", status=WorkflowStatus.COMPLETE, created_after=T0)
+    ),
+    "list by reference": lambda p: p.list(ListFilter(limit=10, reference="r7")),
+    "list parked": lambda p: p.list(ListFilter(limit=10, parked=True)),
+    "list by time": lambda p: p.list(ListFilter(limit=10, created_after=T0, created_before=after(9))),
+}
+
+MOST_READ = 35
+"""Documents that a query for at most 10 may read: far fewer than there are."""
+
+
+def test_every_query_is_served_by_an_index(mongo_url: str, prefix: str) -> None:
+    finds = _Finds()
+    for provider in opened(mongo_url, prefix, event_listeners=[finds]):
+        _populate(provider)
+        with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
+            database = client.get_default_database()
+            for name, call in QUERIES.items():
+                finds.commands.clear()
+                call(provider)
+                assert finds.commands, name
+                for command in finds.commands:
+                    explained = database.command("explain", command, verbosity="executionStats")
+                    stages = set(_stages(explained["executionStats"]["executionStages"]))
+                    assert not stages & {"COLLSCAN", "SORT"}, (name, command, stages)
+                    read = explained["executionStats"]["totalDocsExamined"]
+                    assert read <= MOST_READ, (name, command, read)
+                    keys = explained["executionStats"]["totalKeysExamined"]
+                    assert keys <= 3 * MOST_READ, (name, command, keys)
+
+
+def _populate(provider: PersistenceProvider) -> None:
+    """Some of everything, among many that have ended."""
+    ended = [
+        new_instance(status=WorkflowStatus.COMPLETE, create_time=after(n / 10), reference=f"r{n % 50}")
+        for n in range(400)
+    ]
+    waiting = [
+        new_instance(status=WorkflowStatus(n % 2), create_time=after(n), wake_at=after(n - 100))
+        for n in range(200)
+    ]
+    provider.create([*ended, *waiting])
+    provider.commit(
+        [
+            step(
+                one, wake_at=one.wake_at, waits=[Wait("paid", f"k{n}", T0, "1"), Wait("common", "c", T0, "2")]
+            )
+            for n, one in enumerate(waiting)
+        ]
+    )
+    for instance in [*ended[:20], *waiting[:20]]:
+        provider.park(instance.id, -1, _PARKED)
+    for number in range(100):
+        provider.add_event(Event(new_id(), "paid", f"k{number % 10}", after(-number)))
+
+
+def _stages(stage: dict[str, Any]) -> Iterator[str]:
+    """The names of all stages of a plan."""
+    if "stage" in stage:
+        yield stage["stage"]
+    for key, value in stage.items():
+        if key.startswith("input") or key == "shards":
+            for inner in value if isinstance(value, list) else [value]:
+                yield from _stages(inner)
+
+
+def _nested(depth: int) -> codec.Plain:
+    value: codec.Plain = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def _request() -> Request:
+    return Request("suspend", "r", T0)

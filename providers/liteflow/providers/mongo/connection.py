@@ -13,6 +13,7 @@ from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
+from pymongo.uri_parser import parse_uri
 
 from liteflow.core.errors import ProviderError
 
@@ -47,6 +48,7 @@ def connect(url: str, options: dict[str, Any]) -> Client:
     given |= {name.lower() for name in options}
     defaults = {name: value for name, value in DEFAULTS.items() if name.lower() not in given}
     try:
+        parse_uri(url, warn=False)  # else the client just warns of options that it does not understand
         client: Client = MongoClient(url, connect=False, **{**defaults, **options})
     except (PyMongoError, ValueError, TypeError) as exc:
         # The driver quotes parts of the URL, which may hold a password, so it gets no say here.

@@ -54,9 +54,11 @@ class Form(Generic[T]):
         without: tuple[str, ...] = (),
     ) -> None:
         self._kind = kind
-        self._always = always
         self._fields: dict[str, tuple[Conversion, Any]] = {
-            field.name: (conversions.get(field.name, SAME), _default(field))
+            field.name: (
+                conversions.get(field.name, SAME),
+                None if field.name in always else _default(field),
+            )
             for field in fields(kind)  # type: ignore[arg-type]
             if field.name not in without
         }
@@ -64,18 +66,16 @@ class Form(Generic[T]):
     def write(self, record: T) -> dict[str, Any]:
         """The record as a document."""
         document = {}
-        for name, (conversion, default) in self._fields.items():
+        for name, (conversion, left_out) in self._fields.items():
             value = getattr(record, name)
-            if value is not None and (value != default or name in self._always):
+            if value is not None and value != left_out:
                 document[name] = conversion.write(value)
         return document
 
     def write_field(self, name: str, value: Any) -> Any:
         """One field as it is stored; None if it is left out."""
-        conversion, default = self._fields[name]
-        if value is None or (value == default and name not in self._always):
-            return None
-        return conversion.write(value)
+        conversion, left_out = self._fields[name]
+        return None if value is None or value == left_out else conversion.write(value)
 
     def read(self, document: Mapping[str, Any], **without: Any) -> T:
         """The record of a document. What else is in the document is passed over."""

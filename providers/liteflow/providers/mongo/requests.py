@@ -9,7 +9,7 @@ from liteflow.core.errors import InstanceUnreadableError
 from liteflow.core.models import FORMAT_VERSION, Request, WorkflowStatus
 from liteflow.core.providers import RequestOutcome
 from liteflow.providers.mongo.documents import REQUEST
-from liteflow.providers.mongo.errors import repeated
+from liteflow.providers.mongo.errors import UNREACHABLE
 from liteflow.providers.mongo.indexes import Documents
 from liteflow.providers.mongo.scheduling import NOT_ENDED
 from liteflow.providers.mongo.values import time_to_bson
@@ -32,11 +32,20 @@ class Inbox:
             "applied": {"$ne": request.id},
         }
         update = _append(request, time_to_bson(wake_at))
+        lost = False
         while True:
-            result = repeated(lambda: self._instances.update_one(takes_it, update))
+            try:
+                result = self._instances.update_one(takes_it, update)
+            except UNREACHABLE:
+                if lost:
+                    raise
+                lost = True
+                continue
             if result.matched_count:
                 return RequestOutcome.STORED
             outcome = self._reason(instance_id, request.id)
+            if outcome is RequestOutcome.DUPLICATE and lost:
+                return RequestOutcome.STORED  # by the try whose answer got lost
             if outcome is not None:
                 return outcome
 

@@ -29,7 +29,9 @@ MAX_DEPTH = 150
 
 def time_to_bson(time: datetime) -> str:
     """A time as a string of fixed length that sorts as the times do."""
-    return time.astimezone(timezone.utc).isoformat(timespec="microseconds")[:-6] + "Z"
+    if time.tzinfo is not timezone.utc:
+        time = time.astimezone(timezone.utc)
+    return time.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def time_from_bson(text: str) -> datetime:
