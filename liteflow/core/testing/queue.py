@@ -357,7 +357,7 @@ class QueueContract:
         provider.consume(["one"], 1, other)
         other.wait(1)
 
-    def test_cancel_waits_for_the_callback(self, provider: QueueProvider) -> None:
+    def test_cancel_waits_for_the_callback(self, provider: QueueProvider, second: QueueProvider) -> None:
         """When it returns, no callback runs."""
         entered, leave, left = threading.Event(), threading.Event(), threading.Event()
 
@@ -368,7 +368,7 @@ class QueueContract:
             delivery.ack()
 
         consumer = provider.consume(["one"], 1, callback)
-        provider.send([Message("one", "1")])
+        second.send([Message("one", "1")])
         assert entered.wait(DEADLINE)
         threading.Timer(0.1, leave.set).start()
         consumer.cancel()

@@ -270,7 +270,7 @@ class Connection:
         return ready
 
     async def _until_ready(self, lost: asyncio.Future[Exception]) -> bool:
-        tried = asyncio.gather(*(user.tried.wait() for user in self._users))
+        tried = asyncio.get_running_loop().create_task(self._all_tried())
         either: set[asyncio.Future[Any]] = {tried, lost}
         await asyncio.wait(either, timeout=SETUP_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
         errors = [user.error for user in self.always if user.error is not None]
@@ -283,6 +283,10 @@ class Connection:
         reason = describe(lost.result() if lost.done() else errors[0] if errors else "not ready in time")
         self._failed(QueueUnavailableError(f"RabbitMQ at {address(self.node)} can't be used: {reason}"), None)
         return False
+
+    async def _all_tried(self) -> None:
+        for user in list(self._users):
+            await user.tried.wait()
 
     def _start(self, user: ChannelUser, driver: Driver) -> None:
         async def keep() -> None:

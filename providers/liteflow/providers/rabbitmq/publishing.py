@@ -59,6 +59,7 @@ class Publisher(ChannelUser):
         self._topology = topology
         self._channel: Channel | None = None
         self._last_tag = 0
+        self._held: list[Letter] = []  # until there is a channel
         self._unconfirmed: dict[int, Letter] = {}  # by delivery tag, in order
         self._unroutable: dict[tuple[str, str], list[Letter]] = {}
 
@@ -73,15 +74,18 @@ class Publisher(ChannelUser):
 
         def send() -> None:
             try:
-                self._require_channel()
+                self._connection.require()
             except QueueUnavailableError as exc:
                 batch.fail(exc)
-            else:
-                for letter in letters:
-                    self._send(letter)
-                if timeout is not None:
-                    late = QueueUnavailableError(f"RabbitMQ did not confirm within {timeout:g} s")
-                    self._connection.later(timeout, lambda: batch.fail(late))
+                return
+            if self._connection.blocked:
+                batch.fail(QueueUnavailableError(f"RabbitMQ takes no messages: {self._connection.blocked}"))
+                return
+            for letter in letters:
+                self._send(letter)
+            if timeout is not None:
+                late = QueueUnavailableError(f"RabbitMQ did not confirm within {timeout:g} s")
+                self._connection.later(timeout, lambda: batch.fail(late))
 
         if not self._connection.call(send):
             batch.fail(self._connection.closed_error())
@@ -96,11 +100,16 @@ class Publisher(ChannelUser):
         await channel.call(channel.raw.confirm_delivery, self._on_confirm)
         self._last_tag = 0
         self._channel = channel
+        held, self._held = self._held, []
+        for letter in held:
+            self._send(letter)
 
     def detach(self) -> None:
         """What was not confirmed may be lost: its senders have to know."""
         self._channel = None
-        lost = [*self._unconfirmed.values(), *(x for letters in self._unroutable.values() for x in letters)]
+        lost = [*self._held, *self._unconfirmed.values()]
+        lost += [letter for letters in self._unroutable.values() for letter in letters]
+        self._held.clear()
         self._unconfirmed.clear()
         self._unroutable.clear()
         for letter in lost:
@@ -108,14 +117,12 @@ class Publisher(ChannelUser):
                 QueueUnavailableError("the connection to RabbitMQ was lost before it confirmed")
             )
 
-    def _require_channel(self) -> None:
-        if self._connection.blocked:
-            raise QueueUnavailableError(f"RabbitMQ takes no messages: {self._connection.blocked}")
-        if self._channel is None or not self._channel.is_open:
-            raise self._connection.lost_error()
-
     def _send(self, letter: Letter) -> None:
-        assert self._channel is not None
+        if letter.batch.future.done():
+            return  # nobody waits for it any more
+        if self._channel is None or not self._channel.is_open:
+            self._held.append(letter)
+            return
         try:
             self._channel.raw.basic_publish(
                 letter.exchange, letter.routing_key, letter.body, letter.properties, letter.mandatory
@@ -177,7 +184,6 @@ class Publisher(ChannelUser):
         error: ProviderError | None = None
         try:
             await self._topology.restore(self._connection.require(), exchange, routing_key)
-            self._require_channel()
         except AMQPError as exc:
             error = QueueUnavailableError(f"queue {routing_key} can't be declared: {describe(exc)}")
         except ProviderError as exc:
@@ -185,6 +191,6 @@ class Publisher(ChannelUser):
         for letter in self._unroutable.pop((exchange, routing_key), []):
             if error is not None:
                 letter.batch.fail(error)
-            elif not letter.batch.future.done():
+            else:
                 letter.returned = False
                 self._send(letter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from typing import Any
@@ -29,6 +30,14 @@ word for "never", -1, means "at once" to 3.x; a huge number means the same to al
 """
 
 
+DELETION_PAUSE = 0.5
+"""Seconds between a queue's deletion by somebody and its new declaration.
+
+A channel learns of the deletion of a quorum queue a moment later (70 ms were seen). What it sends to a new
+queue of the same name before that is confirmed and lost (RabbitMQ 3.10).
+"""
+
+
 def short(name: str) -> str:
     """A name that fits AMQP: the tail of an overlong one is replaced by a hash of all of it."""
     encoded = name.encode("utf-8", "backslashreplace")
@@ -48,6 +57,7 @@ class Topology:
             raise SettingsError(f"queue_type {queue_type!r}: must be 'quorum' or 'classic'")
         self._prefix = prefix
         self._quorum = queue_type == "quorum"
+        self._declared: set[str] = set()
         self._used_as_is: set[str] = set()
         self.commands = prefix
         self.commands_queue = f"{prefix}.commands"
@@ -84,6 +94,10 @@ class Topology:
 
     async def declare_queue(self, driver: Driver, name: str) -> None:
         """Make sure that a durable queue exists: a quorum queue where the server has them."""
+        await self._declare_queue(driver, name)
+        self._declared.add(name)
+
+    async def _declare_queue(self, driver: Driver, name: str) -> None:
         if self._quorum:
             try:
                 await _declare(driver, name, QUORUM)
@@ -109,8 +123,10 @@ class Topology:
         """Declare again what a message could not be routed to: somebody has deleted it."""
         if exchange:
             await self.declare(driver)
-        else:
-            await self.declare_queue(driver, routing_key)
+            return
+        if routing_key in self._declared:
+            await asyncio.sleep(DELETION_PAUSE)
+        await self.declare_queue(driver, routing_key)
 
     async def depth(self, driver: Driver, name: str) -> int:
         """Messages ready in a queue; 0 if there is no such queue."""
