@@ -155,4 +155,10 @@ class BodyRunner:
         policy = job.step.on_error or job.definition.on_error or self._default_policy
         text = "".join(traceback.format_exception(exc))[-TRACEBACK_KEPT:]
         permanent = isinstance(exc, policy.retry.non_retryable)
-        return Failure(type(exc).__name__, str(exc) or type(exc).__name__, text, permanent)
+        message = str(exc) or type(exc).__name__
+        return Failure(type(exc).__name__, _storable(message), _storable(text), permanent)
+
+
+def _storable(text: str) -> str:
+    """Without lone surrogates, which no store takes: a failure's own text must not make it fail."""
+    return text.encode("utf-8", "backslashreplace").decode()

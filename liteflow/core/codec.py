@@ -130,7 +130,7 @@ _LEAVES: dict[type, Callable[[Any, str], Plain]] = {
     datetime: _encode_datetime,
     date: lambda value, path: {MARKER: "date", "value": value.isoformat()},
     time: lambda value, path: {MARKER: "time", "value": value.isoformat()},
-    timedelta: lambda value, path: {MARKER: "timedelta", "value": value // _MICROSECOND},
+    timedelta: lambda value, path: {MARKER: "timedelta", "value": _encode(value // _MICROSECOND, path, 0)},
     Decimal: lambda value, path: {MARKER: "decimal", "value": str(value)},
     UUID: lambda value, path: {MARKER: "uuid", "value": str(value)},
     bytes: lambda value, path: {MARKER: "bytes", "value": base64.b64encode(value).decode()},
