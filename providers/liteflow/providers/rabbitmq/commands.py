@@ -57,7 +57,7 @@ class CommandConsumer(Consumer):
         self._timeout = timeout
         self._publisher = Publisher("answers", connection, topology)
         self._work: queue.SimpleQueue[Received | None] = queue.SimpleQueue()
-        self._consumer = RabbitConsumer(connection, topology, ["commands"], concurrency, self._work.put)
+        self._consumer = RabbitConsumer(connection, topology, ["commands"], concurrency * 2, self._work.put)
         self._pauses = backoff()
         self._changed = threading.Condition()
         self._unsettled = 0

@@ -24,6 +24,9 @@ log = logging.getLogger("liteflow.rabbitmq")
 CLOSE_TIMEOUT = 3.0
 """Seconds that the server gets for a farewell. It takes none while it blocks publishers."""
 
+MAX_PAUSE = 2.0
+"""Seconds at most between two attempts to connect: what a restarted server costs beside its own start."""
+
 SETUP_TIMEOUT = 30.0
 """Seconds for the declarations on a new connection."""
 
@@ -210,7 +213,7 @@ class Connection:
                 self._came_up.set_exception(self.closed_error())
 
     async def _keep_connected(self) -> None:
-        pauses = backoff()
+        pauses = backoff(limit=MAX_PAUSE)
         lost_at: float | None = None
         while True:
             for node in self._nodes:
@@ -224,7 +227,7 @@ class Connection:
                     self._refused(exc, lost_at)
                     continue
                 if await self._use(driver, lost_at):
-                    pauses = backoff()
+                    pauses = backoff(limit=MAX_PAUSE)
                     lost_at = time.monotonic()
                 break
             await asyncio.sleep(next(pauses))
