@@ -22,10 +22,12 @@ from liteflow.core.inputs import (
     Failure,
     Input,
     OutboxSent,
+    Poisoned,
     Refused,
     ended_from_plain,
 )
 from liteflow.core.models import (
+    GIVEN_BACK,
     ErrorRecord,
     Event,
     Instance,
@@ -124,12 +126,14 @@ class _Advance:
         self.now = now
         self.options = options
         self.draft = Draft(instance, now)
+        self.progress = False  # anything but claims
         self.after = self.draft.after
 
     def run(self, inputs: Iterable[Input], lease_until: datetime | None) -> Transition | None:
         if not self.after.begun or not self.after.fingerprint:
             self._begin()
         for happened in inputs:
+            self.progress |= not isinstance(happened, BodyClaimed)
             match happened:
                 case BodyEnded():
                     self._body_ended(happened)
@@ -141,6 +145,8 @@ class _Advance:
                     self.draft.remove_pointers(happened.pointer_ids)
                 case OutboxSent():
                     self._outbox_sent(happened.sequence)
+                case Poisoned():
+                    self._poisoned(happened)
                 case Refused():
                     self._end(WorkflowStatus.TERMINATED, "terminated", happened.reason)
         self._requests()
@@ -159,6 +165,7 @@ class _Advance:
         if next_execution != after.next_execution:
             self.draft.set("next_execution", next_execution)
         transition.wake_at = wake_at(after, self.now, lease_until)
+        transition.crashes = 0 if self.progress else after.crashes
         return transition
 
     # ------------------------------------------------------------------------------ begin and end
@@ -194,12 +201,30 @@ class _Advance:
         pointer = self.after.pointers.get(claimed.pointer_id)
         if pointer is None or pointer.ended or self.after.status.ended:
             return
+        if self.after.claims.get(pointer.id) != claimed.over:
+            return  # renewed, or taken over by another process
+        if claimed.over is not None:
+            self.draft.transition.claims_expected[pointer.id] = claimed.over
+            if claimed.over.until != GIVEN_BACK:
+                self.after.crashes += 1
         pointer = self.draft.edit(pointer.id)
         pointer.status = PointerStatus.RUNNING
         pointer.sleep_until = None
         if pointer.start_time is None:
             pointer.start_time = self.now
         self.draft.set_claim(pointer.id, claimed.claim)
+
+    def _poisoned(self, poisoned: Poisoned) -> None:
+        pointer = self.after.pointers.get(poisoned.pointer_id)
+        if pointer is None or pointer.ended or self.after.status is not WorkflowStatus.RUNNABLE:
+            return
+        claim = self.after.claims.get(pointer.id)
+        if claim is not None:
+            self.draft.transition.claims_expected[pointer.id] = claim
+            self.draft.remove_claim(pointer.id)
+            self.draft.edit(pointer.id).status = PointerStatus.PENDING
+        times = f"{poisoned.crashes} times in a row"
+        self._suspend(f"poison: the process that ran step {pointer.step_id} died {times}")
 
     def _body_ended(self, ended: BodyEnded) -> None:
         known = self.after.pointers.get(ended.pointer_id)
@@ -337,9 +362,12 @@ class _Advance:
             pointer.end_time = self.now
             self._end(WorkflowStatus.TERMINATED, "terminated", reason)
         elif self.after.status is WorkflowStatus.RUNNABLE:
-            self.draft.set("status", WorkflowStatus.SUSPENDED)
-            self.draft.set("reason", reason)
-            self._lifecycle("suspended", reason=reason)
+            self._suspend(reason)
+
+    def _suspend(self, reason: str) -> None:
+        self.draft.set("status", WorkflowStatus.SUSPENDED)
+        self.draft.set("reason", reason)
+        self._lifecycle("suspended", reason=reason)
 
     # -------------------------------------------------------------------------------------- events
 
@@ -370,6 +398,7 @@ class _Advance:
         inbox = self.after.inbox
         if not inbox:
             return
+        self.progress = True
         applied = list(self.after.applied)
         for request in sorted(inbox, key=lambda request: request.sequence):
             if request.kind == "result":
@@ -386,9 +415,7 @@ class _Advance:
         if request.kind == "terminate":
             self._end(WorkflowStatus.TERMINATED, "terminated", request.why or "terminated on request")
         elif request.kind == "suspend" and status is WorkflowStatus.RUNNABLE:
-            self.draft.set("status", WorkflowStatus.SUSPENDED)
-            self.draft.set("reason", request.why or "suspended on request")
-            self._lifecycle("suspended", reason=self.after.reason)
+            self._suspend(request.why or "suspended on request")
         elif request.kind == "resume" and status is WorkflowStatus.SUSPENDED:
             self.draft.set("status", WorkflowStatus.RUNNABLE)
             self.draft.set("reason", None)

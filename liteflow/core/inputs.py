@@ -42,10 +42,14 @@ class BodyEnded:
 
 @dataclass(frozen=True, slots=True)
 class BodyClaimed:
-    """A running body takes long: it goes on outside the lease, under this claim."""
+    """A body goes on, or will run, outside the lease, under this claim.
+
+    `over` is the claim whose holder did not renew it in time, if this one takes its place.
+    """
 
     pointer_id: str
     claim: Claim
+    over: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +74,21 @@ class OutboxSent:
 
 
 @dataclass(frozen=True, slots=True)
+class Poisoned:
+    """The process of whoever ran this step has died `crashes` times in a row: it is not run once more."""
+
+    pointer_id: str
+    crashes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The instance must not run at all: it ends as TERMINATED, with this reason."""
 
     reason: str
 
 
-Input = BodyEnded | BodyClaimed | EventsFound | Archived | OutboxSent | Refused
+Input = BodyEnded | BodyClaimed | EventsFound | Archived | OutboxSent | Poisoned | Refused
 
 
 def encode_result(result: ExecutionResult) -> ExecutionResult:

@@ -124,6 +124,8 @@ class MemoryPersistenceProvider(PersistenceProvider):
             return Outcome.COMMITTED
         if (instance.revision, instance.inbox_sequence) != (transition.revision, transition.inbox_sequence):
             return Outcome.CONFLICT
+        if any(instance.claims.get(key) != claim for key, claim in transition.claims_expected.items()):
+            return Outcome.CONFLICT
         own(transition).apply(instance)
         self._due.set(instance.id, instance.wake_at)
         if transition.waits is not None:
@@ -207,7 +209,7 @@ class MemoryPersistenceProvider(PersistenceProvider):
                 instance = record.instance
                 if (instance.revision, instance.wake_at) == (move.revision, move.expected):
                     self._set_wake(instance, move.new)
-                    instance.message_sent = False
+                    instance.message_sent = move.message_sent
                     record.holds = 0
 
     def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
@@ -261,6 +263,13 @@ class MemoryPersistenceProvider(PersistenceProvider):
         if moves:
             self._set_wake(record.instance, min(known.until for known in claims.values()))
         return True
+
+    def count_crash(self, instance_id: str, revision: int) -> None:
+        """See `PersistenceProvider.count_crash`."""
+        with self._lock:
+            record = self._records.get(instance_id)
+            if record is not None and record.instance.revision == revision:
+                record.instance.crashes += 1
 
     # ----------------------------------------------------------------------------------- parked
 

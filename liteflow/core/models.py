@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timezone
 from operator import attrgetter
 
 from liteflow.core.codec import Plain
@@ -94,7 +94,14 @@ class Pointer:
         return Pointer(*_pointer_values(self))
 
 
+FIRST_POINTER = "1"
+"""Id of the pointer that an instance begins with."""
+
 _pointer_values = attrgetter(*(f.name for f in fields(Pointer)))
+
+
+GIVEN_BACK = datetime(1970, 1, 1, tzinfo=timezone.utc)
+"""The end of a claim that its process has given up in good order: anybody may take it; nobody has died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +167,8 @@ class Instance:
     commits. `wake_at` is when, at the latest, somebody has to look at the instance; None when only an
     event or a request can move it. `message_sent` tells that a wake-up is believed to be under way, so
     that a sweep need not send another one into a backlog. `inbox_sequence` counts the requests ever
-    received. `applied` are the ids of the requests applied lately. `consumed` maps name and key (see
+    received. `crashes` counts the runs in a row that ended with their process instead of a commit.
+    `applied` are the ids of the requests applied lately. `consumed` maps name and key (see
     `wait_key`) to the ids of the events taken. `items` holds the collections of for_each containers by
     pointer id. `begun` is False as long as no process that knows the definition has looked at it.
     """

@@ -102,12 +102,16 @@ class ClaimRenewal:
 
 @dataclass(frozen=True, slots=True)
 class WakeMove:
-    """Asks to set `wake_at` to `new`, if revision and wake_at still are as they were read."""
+    """Asks to set `wake_at` to `new`, if revision and wake_at still are as they were read.
+
+    `message_sent` tells that a wake-up was sent, so that `new` is when it counts as lost.
+    """
 
     instance_id: str
     revision: int
     expected: datetime | None
     new: datetime | None
+    message_sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,8 @@ class PersistenceProvider(Provider):
 
     @abc.abstractmethod
     def commit(self, transitions: Sequence[Transition]) -> list[Outcome]:
-        """Apply each transition on its own, if its instance is at `revision` and `inbox_sequence`.
+        """Apply each transition on its own, if its instance is at `revision` and `inbox_sequence`, and has
+        the claims that it expects.
 
         Outcomes come in the order of the transitions. Error records of a transition are stored before
         it, by (instance, revision, pointer, attempt), once; attempts begin anew after a success or a
@@ -200,9 +205,13 @@ class PersistenceProvider(Provider):
     def move_wake(self, moves: Sequence[WakeMove]) -> None:
         """Set `wake_at` where nothing has changed since it was read.
 
-        Clears the hold, its count and `message_sent`: who asks for this has looked. Need not be durable,
-        nor seen by `load` at once: losing it costs a needless look.
+        Clears the hold and its count: who asks for this has looked. Need not be durable, nor seen by
+        `load` at once: losing it costs a needless look.
         """
+
+    @abc.abstractmethod
+    def count_crash(self, instance_id: str, revision: int) -> None:
+        """Raise `crashes` by one, if the instance still is at this revision. Durable when it returns."""
 
     @abc.abstractmethod
     def park(self, instance_id: str, revision: int, parked: Parked) -> None:

@@ -17,14 +17,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
 
 from liteflow.core import codec, engine
 from liteflow.core.activation import Activation, Phase
 from liteflow.core.bodies import BodyRunner, Job
+from liteflow.core.calls import Calls, Loaded, Look
+from liteflow.core.definition import WorkflowDefinition
 from liteflow.core.engine import EngineOptions
 from liteflow.core.errors import DataError, InstanceUnreadableError
 from liteflow.core.inputs import (
@@ -35,11 +36,15 @@ from liteflow.core.inputs import (
     Failure,
     Input,
     OutboxSent,
+    Poisoned,
     Refused,
     ended_to_plain,
 )
+from liteflow.core.long_steps import LongSteps, renewal, renewed
 from liteflow.core.loop import Loop
 from liteflow.core.models import (
+    FIRST_POINTER,
+    GIVEN_BACK,
     Claim,
     Event,
     Instance,
@@ -48,7 +53,6 @@ from liteflow.core.models import (
     Pointer,
     PointerStatus,
     Request,
-    Wait,
     WorkflowStatus,
 )
 from liteflow.core.providers import (
@@ -67,7 +71,6 @@ from liteflow.core.providers import (
 from liteflow.core.registry import WorkflowRegistry
 from liteflow.core.settings import Settings
 from liteflow.core.slots import Slots
-from liteflow.core.stage import Stage
 from liteflow.core.transition import Outcome, Transition
 
 log = logging.getLogger("liteflow.runner")
@@ -81,8 +84,8 @@ TURN = 0.005
 NEAR = 0.02
 """A due time so near, in seconds, is waited for under the lease instead of being left to the scheduler."""
 
-EVENTS_AT_ONCE = 16
-"""So many events are taken from the log for each wait at a time."""
+ALONE_FROM = 2
+"""After so many deaths in a row, what may be their cause runs with no other body beside it."""
 
 ENDED_TOPIC = "ended."
 """Broadcast, followed by the instance's id, when it has ended or was suspended."""
@@ -94,27 +97,6 @@ DUE_TOPIC = "due"
 """Broadcast with a time (seconds since the epoch) earlier than the scheduler may expect."""
 
 OutboxSender = Callable[[Instance, Sequence[OutboxItem]], None]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """An instance, with the events that its open waits may take."""
-
-    instance: Instance | Exception | None
-    events: list[Event]
-
-
-@dataclass(frozen=True)
-class Look:
-    """Asks for logged events that the waits may take."""
-
-    waits: list[Wait]
-    instance: Instance
-
-    @property
-    def limit(self) -> int:
-        """Enough for each wait that events which the instance has consumed don't hide new ones."""
-        return max((len(ids) for ids in self.instance.consumed.values()), default=0) + EVENTS_AT_ONCE
 
 
 class Runner:
@@ -139,7 +121,6 @@ class Runner:
         self._settings = settings
         self._options = EngineOptions(settings.on_error, settings.lifecycle)
         self._send_outbox = send_outbox
-        self._slots_changed = slots_changed
         self._loop = Loop("liteflow-runner")
         bodies = BodyRunner(
             persistence.now,
@@ -150,27 +131,11 @@ class Runner:
         self._bodies = bodies
         self._slots = Slots(settings.concurrency, bodies, self._slot_ended)
         self._acts: dict[str, Activation] = {}
-        self._long: dict[str, Job] = {}
+        self._long = LongSteps(lambda count: slots_changed(max(0, settings.concurrency - count)))
         self._draining = False
         self._abandoned = False
         self._idle = threading.Event()
-        post, local = self._loop.post, not persistence.shared
-        self._acquiring: Stage[str, Lease | Taken] = Stage(
-            "acquire", self._call_acquire, post, inline=not lock.shared
-        )
-        self._releasing: Stage[Lease, bool] = Stage("release", lock.release, post, inline=not lock.shared)
-        self._loading: Stage[str, Loaded] = Stage("load", self._call_load, post, inline=local)
-        self._looking: Stage[Look, list[Event]] = Stage("look", self._call_look, post, inline=local)
-        self._committing: Stage[Transition, Outcome] = Stage(
-            "commit", persistence.commit, post, inline=local, most=128
-        )
-        self._writing: Stage[Callable[[], object], object] = Stage("write", _call_each, post, inline=local)
-        self._moving: Stage[WakeMove, None] = Stage("settle", self._call_move, post, inline=local)
-        self._sending: Stage[Message, None] = Stage("send", self._call_send, post, inline=not queue.shared)
-        self._stages: list[Stage[Any, Any]] = [
-            self._acquiring, self._loading, self._looking, self._committing,
-            self._writing, self._moving, self._releasing, self._sending,
-        ]  # fmt: skip
+        self._calls = Calls(persistence, queue, lock, settings.lease_ttl, self._loop.post)
         self._unsubscribe: Callable[[], None] = lambda: None
 
     # -------------------------------------------------------------------------------- start and stop
@@ -201,8 +166,7 @@ class Runner:
             self._loop.post(self._abandon)
             self._idle.wait(5)
         self._unsubscribe()
-        for stage in self._stages:
-            stage.close()
+        self._calls.close()
         self._slots.close()
         self._loop.stop()
         self._bodies.stop()
@@ -210,6 +174,11 @@ class Runner:
 
     def _drain(self) -> None:
         self._draining = True
+        not_begun = [job for job in self._long if self._slots.withdraw(job)]
+        self._give_back([renewal(job, GIVEN_BACK) for job in not_begun])
+        for job in not_begun:
+            assert job.claim is not None
+            self._long.remove(job.claim.token)
         for act in list(self._acts.values()):
             act.leave = True
             for job in list(act.busy.values()):
@@ -221,27 +190,24 @@ class Runner:
     def _abandon(self) -> None:
         """Time is up: what still runs is told to stop and its work will be done again elsewhere."""
         self._abandoned = True
-        for job in [*self._long.values(), *(j for act in self._acts.values() for j in act.busy.values())]:
+        for job in [*self._long, *(j for act in self._acts.values() for j in act.busy.values())]:
             log.warning(
                 "workflow %s step %s: still running at the end of the shutdown time; it is cancelled"
                 " here and will run again elsewhere", job.instance.id, job.step.id,
             )  # fmt: skip
             job.cancellation.set()
             job.dropped = True
-        now = self._persistence.now()
-        ours = [
-            ClaimRenewal(job.instance.id, job.pointer.id, job.claim, now)
-            for job in self._long.values()
-            if job.claim is not None
-        ]
-        self._long.clear()
+        self._give_back(self._long.give_back())
         for act in list(self._acts.values()):
             act.busy.clear()
             if act.phase is Phase.ACTIVE and not act.committing:
                 self._leave(act)
-        if ours:
-            self._write(partial(self._persistence.renew_claims, ours), lambda _: self._check_idle())
         self._check_idle()
+
+    def _give_back(self, claims: list[ClaimRenewal]) -> None:
+        """Let anybody take these over at once."""
+        if claims:
+            self._calls.write.put(partial(self._persistence.renew_claims, claims), _ignore)
 
     def _check_idle(self) -> None:
         if self._draining and not self._acts and not self._long:
@@ -251,32 +217,38 @@ class Runner:
 
     def heartbeat(self) -> None:
         """Renew all leases and claims in one batch each. Called from the heartbeat's thread."""
+        try:
+            self._renew_claims()
+        finally:
+            self._renew_leases()
+
+    def _renew_leases(self) -> None:
         leases = [act.lease for act in list(self._acts.values()) if act.lease is not None]
         if leases:
             for lease, held in zip(leases, self._lock.renew(leases, self._settings.lease_ttl), strict=True):
                 if not held:
                     log.warning("%s: the lease was lost; nothing new is begun under it", lease.name)
-        until = self._persistence.now() + timedelta(seconds=self._settings.claim_ttl)
-        jobs = [job for job in list(self._long.values()) if job.claim is not None]
-        renewals = [
-            ClaimRenewal(job.instance.id, job.pointer.id, job.claim, until) for job in jobs if job.claim
-        ]
-        if renewals:
-            for job, ours in zip(jobs, self._persistence.renew_claims(renewals), strict=True):
-                if ours and job.claim is not None:
-                    job.claim = replace(job.claim, until=until)
-                elif not ours:
+
+    def _renew_claims(self) -> None:
+        until = self._persistence.now() + timedelta(seconds=self._settings.lease_ttl)
+        asked = self._long.renewals(until)
+        if asked:
+            held = self._persistence.renew_claims([renewal for _, renewal in asked])
+            for (job, _), ours in zip(asked, held, strict=True):
+                if ours:
+                    renewed(job, until)
+                else:
                     self._loop.post(partial(self._claim_gone, job))
 
     def _claim_gone(self, job: Job) -> None:
-        if job.claim is not None and self._long.pop(job.claim.token, None) is not None and not job.ended:
+        if job.claim is not None and self._long.remove(job.claim.token) is not None and not job.ended:
             log.info(
                 "workflow %s step %s: the running body is not wanted any more; it is cancelled",
                 job.instance.id, job.step.id,
             )  # fmt: skip
             job.dropped = True
             job.cancellation.set()
-            self._free_changed()
+            self._slots.withdraw(job)
         self._check_idle()
 
     def _cancelled_elsewhere(self, token: str) -> None:
@@ -310,7 +282,7 @@ class Runner:
         act.waiting_for = 0
         act.instance = act.definition = None
         act.turns.clear()
-        self._acquiring.put(f"workflow:{act.instance_id}", partial(self._leased, act))
+        self._calls.acquire.put(f"workflow:{act.instance_id}", partial(self._leased, act))
 
     def _leased(self, act: Activation, outcome: Lease | Taken | Exception) -> None:
         if isinstance(outcome, Lease):
@@ -348,7 +320,7 @@ class Runner:
             else:
                 self._forget(act)
 
-        self._write(partial(self._persistence.lower_wake, {act.instance_id: at}), lowered)
+        self._calls.write.put(partial(self._persistence.lower_wake, {act.instance_id: at}), lowered)
 
     def _into_inbox(self, act: Activation, ended: list[BodyEnded]) -> None:
         """Hand results of long steps to whoever holds the lease, then try once more, to leave a mark."""
@@ -374,7 +346,7 @@ class Runner:
                 self._long_ended(one)
             self._begin(act)
 
-        self._write(store, stored)
+        self._calls.write.put(store, stored)
 
     def _pause(self, act: Activation, problem: Exception) -> None:
         """A backend is away. Results are kept and tried again; mere wake-ups go back to the queue."""
@@ -402,7 +374,7 @@ class Runner:
     def _load(self, act: Activation) -> None:
         act.phase = Phase.LOADING
         act.again = False
-        self._loading.put(act.instance_id, partial(self._loaded, act))
+        self._calls.load.put(act.instance_id, partial(self._loaded, act))
 
     def _loaded(self, act: Activation, loaded: Loaded | Exception) -> None:
         if isinstance(loaded, Exception):
@@ -434,6 +406,46 @@ class Runner:
                 act, instance.revision, reason, f"the definition with fingerprint {instance.fingerprint}"
             )
             return
+        if self._seems_crashed(act, instance):
+            self._count_crash(act, loaded, instance, definition)
+        else:
+            self._activate(act, loaded, instance, definition)
+
+    def _seems_crashed(self, act: Activation, instance: Instance) -> bool:
+        """Was a process that ran a body of it lost? One too many counted is harmless: a commit clears it."""
+        if instance.status is not WorkflowStatus.RUNNABLE:
+            return False
+        ready = not instance.begun or any(
+            p.status is PointerStatus.PENDING and p.id not in instance.claims
+            for p in instance.open_pointers()
+        )
+        redelivered = any(delivery.redelivered for delivery in act.deliveries)
+        return ready and (redelivered or not instance.message_sent)
+
+    def _count_crash(
+        self, act: Activation, loaded: Loaded, instance: Instance, definition: WorkflowDefinition
+    ) -> None:
+        def counted(result: object) -> None:
+            if isinstance(result, Exception):
+                self._release_then(act, partial(self._pause, act, result))
+                return
+            instance.crashes += 1
+            if instance.crashes >= self._settings.poison_after:
+                pending = [p.id for p in instance.open_pointers() if p.status is PointerStatus.PENDING]
+                act.inputs.append(Poisoned(pending[0] if pending else FIRST_POINTER, instance.crashes))
+            else:
+                log.warning(
+                    "workflow %s: its process seems to have died %d times in a row; it is taken over here",
+                    instance.id, instance.crashes,
+                )  # fmt: skip
+            self._activate(act, loaded, instance, definition)
+
+        count = partial(self._persistence.count_crash, instance.id, instance.revision)
+        self._calls.write.put(count, counted)
+
+    def _activate(
+        self, act: Activation, loaded: Loaded, instance: Instance, definition: WorkflowDefinition
+    ) -> None:
         act.attempts = 0
         act.instance, act.definition, act.phase = instance, definition, Phase.ACTIVE
         if not instance.begun and definition.data_type is not None:
@@ -457,7 +469,7 @@ class Runner:
                 act.instance = None
                 self._leave(act)
 
-        self._write(partial(self._persistence.park, act.instance_id, revision, parked), done)
+        self._calls.write.put(partial(self._persistence.park, act.instance_id, revision, parked), done)
 
     # ------------------------------------------------------------------------------------------- advance
 
@@ -483,7 +495,8 @@ class Runner:
             self._commit(act, inputs, transition)
         else:
             self._settle_inputs(act, inputs)
-        self._dispatch(act, act.instance, now)
+        if not any(isinstance(happened, Poisoned) for happened in inputs):
+            self._dispatch(act, act.instance, now)
         if not (act.committing or act.busy or act.waiting_for or act.inputs or act.timer):
             self._nothing_to_do(act, now)
 
@@ -543,7 +556,7 @@ class Runner:
             self._go(act)
 
         act.waiting_for += 1
-        self._write(partial(send, instance, items), sent)
+        self._calls.write.put(partial(send, instance, items), sent)
 
     # -------------------------------------------------------------------------------------------- bodies
 
@@ -555,6 +568,9 @@ class Runner:
             act.leave = True
             return
         for pointer in runnable:
+            if pointer.id in instance.claims:
+                self._take_over(act, instance, pointer)
+                continue
             turn = self._turn_of(instance, pointer)
             if turn is not None:
                 if turn in act.turns:
@@ -586,12 +602,36 @@ class Runner:
             del act.turns[turn]
             self._go(act)
 
-    def _run(self, act: Activation, instance: Instance, pointer: Pointer) -> None:
+    def _take_over(self, act: Activation, instance: Instance, pointer: Pointer) -> None:
+        """Its process died, or gave it back. Our own claim is stored before the body runs."""
+        over = instance.claims[pointer.id]
+        died = over.until != GIVEN_BACK
+        if died:
+            log.warning(
+                "workflow %s step %s: process %s did not renew its claim; the step is run here",
+                instance.id, pointer.step_id, over.by,
+            )  # fmt: skip
+        if died and instance.crashes + 1 >= self._settings.poison_after:
+            act.inputs.append(Poisoned(pointer.id, instance.crashes + 1))
+        else:
+            job = self._job(act, instance, pointer)
+            job.claim = self._claim()
+            act.inputs.append(BodyClaimed(pointer.id, job.claim, over))
+        self._loop.post(partial(self._go, act))
+
+    def _job(self, act: Activation, instance: Instance, pointer: Pointer) -> Job:
         assert act.definition is not None
-        step = act.definition.by_id[pointer.step_id]
-        job = Job(instance.copy(), act.definition, step, pointer)
+        job = Job(instance.copy(), act.definition, act.definition.by_id[pointer.step_id], pointer)
         act.busy[pointer.id] = job
-        self._slots.submit(job)
+        return job
+
+    def _claim(self) -> Claim:
+        until = self._persistence.now() + timedelta(seconds=self._settings.lease_ttl)
+        return Claim(self.id, uuid.uuid4().hex, until)
+
+    def _run(self, act: Activation, instance: Instance, pointer: Pointer) -> None:
+        job = self._job(act, instance, pointer)
+        self._slots.submit(job, alone=instance.crashes >= ALONE_FROM)
         self._loop.later(self._settings.long_step, partial(self._check_long, act, job))
 
     def _check_long(self, act: Activation, job: Job) -> None:
@@ -610,8 +650,7 @@ class Runner:
         if left > 0.001:
             self._loop.later(left, partial(self._check_long, act, job))
             return
-        until = self._persistence.now() + timedelta(seconds=self._settings.claim_ttl)
-        job.claim = Claim(self.id, uuid.uuid4().hex, until)
+        job.claim = self._claim()
         act.inputs.append(BodyClaimed(job.pointer.id, job.claim))
         self._go(act)
 
@@ -621,7 +660,6 @@ class Runner:
     def _body_ended(self, job: Job, ended: BodyEnded) -> None:
         job.ended = True
         if job.dropped:
-            self._free_changed()
             return
         if ended.failure is not None:
             log.warning(
@@ -641,13 +679,10 @@ class Runner:
                 del act.turns[turn]
             self._go(act)
 
-    def _free_changed(self) -> None:
-        self._slots_changed(max(0, self._settings.concurrency - len(self._long)))
-
     # -------------------------------------------------------------------------------------------- commit
 
     def _commit(self, act: Activation, inputs: list[Input], transition: Transition) -> None:
-        self._committing.put(transition, partial(self._committed, act, inputs, transition))
+        self._calls.commit.put(transition, partial(self._committed, act, inputs, transition))
 
     def _committed(
         self, act: Activation, inputs: list[Input], transition: Transition, outcome: Outcome | Exception
@@ -658,7 +693,7 @@ class Runner:
             self._after_commit(act, inputs, transition)
             self._go(act)
         elif outcome is Outcome.CONFLICT:
-            self._loading.put(act.instance_id, partial(self._compared, act, inputs, transition))
+            self._calls.load.put(act.instance_id, partial(self._compared, act, inputs, transition))
         elif outcome is Outcome.REJECTED:
             act.committing = False
             self._rejected(act, inputs)
@@ -716,14 +751,24 @@ class Runner:
             elif isinstance(happened, BodyClaimed):
                 job = act.busy.pop(happened.pointer_id, None)
                 if job is not None and not job.dropped:
-                    self._long[happened.claim.token] = job
-                    self._free_changed()
+                    self._goes_on_claimed(act, job, happened)
             elif isinstance(happened, Archived):
                 act.archiving = False
 
+    def _goes_on_claimed(self, act: Activation, job: Job, claimed: BodyClaimed) -> None:
+        instance = act.instance
+        if instance is None or instance.claims.get(claimed.pointer_id) != claimed.claim:
+            job.dropped = True  # another process has it, or nobody wants it any more
+            job.cancellation.set()
+            return
+        self._long.add(job)
+        self._slots.claimed(job)
+        if claimed.over is not None:
+            job.instance, job.pointer = instance.copy(), instance.pointers[claimed.pointer_id]
+            self._slots.submit(job, alone=instance.crashes >= ALONE_FROM)
+
     def _long_ended(self, ended: BodyEnded) -> None:
-        if ended.claim is not None and self._long.pop(ended.claim, None) is not None:
-            self._free_changed()
+        if ended.claim is not None and self._long.remove(ended.claim) is not None:
             self._check_idle()
 
     def _look(self, act: Activation, instance: Instance, known: set[str]) -> None:
@@ -731,7 +776,7 @@ class Runner:
         waits = instance.waits() if instance.status is WorkflowStatus.RUNNABLE else []
         if any(wait.pointer_id not in known for wait in waits):
             act.waiting_for += 1
-            self._looking.put(Look(waits, instance), partial(self._looked, act, instance))
+            self._calls.look.put(Look(waits, instance), partial(self._looked, act, instance))
 
     def _looked(self, act: Activation, instance: Instance, events: list[Event] | Exception) -> None:
         if act.instance is not instance:
@@ -760,7 +805,7 @@ class Runner:
                 act.inputs.append(Archived([pointer.id for pointer in ended]))
                 self._go(act)
 
-        self._write(partial(self._persistence.archive, [(instance.id, p) for p in ended]), done)
+        self._calls.write.put(partial(self._persistence.archive, [(instance.id, p) for p in ended]), done)
 
     def _compared(
         self, act: Activation, inputs: list[Input], transition: Transition, loaded: Loaded | Exception
@@ -777,6 +822,7 @@ class Runner:
         assert instance is not None
         if isinstance(found, Instance) and found.revision == instance.revision:
             instance.inbox, instance.inbox_sequence = found.inbox, found.inbox_sequence
+            instance.claims = found.claims
             act.inputs = [*inputs, *act.inputs]
             self._go(act)
             return
@@ -828,7 +874,7 @@ class Runner:
         if lease is None:
             self._released(act, True)
         else:
-            self._releasing.put(lease, partial(self._released, act))
+            self._calls.release.put(lease, partial(self._released, act))
 
     def _release_then(self, act: Activation, action: Callable[[], None]) -> None:
         act.phase = Phase.LEAVING
@@ -836,7 +882,7 @@ class Runner:
         if lease is None:
             action()
         else:
-            self._releasing.put(lease, lambda _: action())
+            self._calls.release.put(lease, lambda _: action())
 
     def _released(self, act: Activation, clean: bool | Exception) -> None:
         instance = act.instance
@@ -859,7 +905,7 @@ class Runner:
         """The lease was given back cleanly: `wake_at` need not cover its holder's death any more."""
         at = engine.wake_at(instance, now, None)
         if at != instance.wake_at:
-            self._moving.put(WakeMove(instance.id, instance.revision, instance.wake_at, at), _ignore)
+            self._calls.move.put(WakeMove(instance.id, instance.revision, instance.wake_at, at), _ignore)
         if at is not None and (at - now).total_seconds() < self._settings.poll_interval:
             self._queue.notify(DUE_TOPIC, str(at.timestamp()))
 
@@ -875,9 +921,13 @@ class Runner:
                 for delivery in act.deliveries:
                     delivery.nack()
                 act.deliveries = []
+            else:
+                grace = self._persistence.now() + timedelta(seconds=self._settings.wake_grace)
+                move = WakeMove(instance.id, instance.revision, instance.wake_at, grace, message_sent=True)
+                self._calls.move.put(move, _ignore)
             self._done(act)
 
-        self._sending.put(message, sent)
+        self._calls.send.put(message, sent)
 
     def _hand_back(self, act: Activation, instance: Instance | None, unseen: bool) -> None:
         if unseen and not act.deliveries and instance is not None:
@@ -901,49 +951,6 @@ class Runner:
             self._begin(act)
         else:
             self._forget(act)
-
-    # ----------------------------------------------------------------------------- calls made by the stages
-
-    def _write(self, call: Callable[[], object], done: Callable[[object], None]) -> None:
-        self._writing.put(call, done)
-
-    def _call_acquire(self, names: list[str]) -> list[Lease | Taken]:
-        return self._lock.acquire(names, self._settings.lease_ttl)
-
-    def _call_load(self, instance_ids: list[str]) -> list[Loaded]:
-        found = self._persistence.load(instance_ids)
-        loaded = []
-        for instance_id in instance_ids:
-            instance = found.get(instance_id)
-            events: list[Event] = []
-            if isinstance(instance, Instance) and instance.status is WorkflowStatus.RUNNABLE:
-                if waits := instance.waits():
-                    events = self._call_look([Look(waits, instance)])[0]
-            loaded.append(Loaded(instance, events))
-        return loaded
-
-    def _call_look(self, looks: list[Look]) -> list[list[Event]]:
-        now = self._persistence.now()
-        return [self._persistence.events(look.waits, now, look.limit) for look in looks]
-
-    def _call_move(self, moves: list[WakeMove]) -> list[None]:
-        self._persistence.move_wake(moves)
-        return [None] * len(moves)
-
-    def _call_send(self, messages: list[Message]) -> list[None]:
-        self._queue.send(messages)
-        return [None] * len(messages)
-
-
-def _call_each(calls: list[Callable[[], object]]) -> list[object]:
-    """Each on its own: one that fails does not spoil the others."""
-    results: list[object] = []
-    for call in calls:
-        try:
-            results.append(call())
-        except Exception as exc:
-            results.append(exc)
-    return results
 
 
 def _ignore(result: object) -> None:

@@ -16,11 +16,12 @@ class Settings:
     """What a host can be told. Times are in seconds, sizes in bytes.
 
     `concurrency`: slots, i.e. bodies that run at a time.
-    `lease_ttl`: how long a lease lives without renewal; renewed three times in that time.
+    `lease_ttl`: how long a lease, or the claim of a long step, lives without renewal; renewed three
+    times in that time.
     `poll_interval`: the scheduler's sweep for what got lost.
     `shutdown_timeout`: what `stop` gives running bodies.
     `long_step`: a body that runs longer goes on under a claim of its own, outside the lease.
-    `claim_ttl`: how long such a claim lives without renewal.
+    `poison_after`: a step whose process died so many times in a row suspends its instance.
     `time_slice`: how long one instance is advanced at a stretch while it has something to do.
     `wake_grace`: when a wake-up message that was sent counts as lost.
     `max_data_size`: of one instance's data.
@@ -35,7 +36,7 @@ class Settings:
     poll_interval: float = 5.0
     shutdown_timeout: float = 30.0
     long_step: float = 0.05
-    claim_ttl: float = 30.0
+    poison_after: int = 3
     time_slice: float = 1.0
     wake_grace: float = 10.0
     max_data_size: int = 4 * 1024 * 1024
@@ -48,8 +49,9 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
                 raise SettingsError(f"option {name} must be a number of at least {least}, not {value!r}")
-        if not isinstance(self.concurrency, int):
-            raise SettingsError(f"option concurrency must be a whole number, not {self.concurrency!r}")
+        for name in ("concurrency", "poison_after", "max_data_size"):
+            if not isinstance(getattr(self, name), int):
+                raise SettingsError(f"option {name} must be a whole number, not {getattr(self, name)!r}")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Settings:
@@ -82,7 +84,7 @@ _LEAST: dict[str, float] = {
     "poll_interval": 0.01,
     "shutdown_timeout": 0,
     "long_step": 0,
-    "claim_ttl": 0.1,
+    "poison_after": 1,
     "time_slice": 0,
     "wake_grace": 0.01,
     "max_data_size": 1024,

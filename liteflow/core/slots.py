@@ -20,7 +20,8 @@ class Slots:
     def __init__(self, count: int, bodies: BodyRunner, ended: Callable[[Job, BodyEnded], None]) -> None:
         self._bodies = bodies
         self._ended = ended
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[tuple[Job, bool]] = deque()
+        self._short: dict[Job, bool] = {}  # what runs and is not claimed; True for one that is alone
         self._condition = threading.Condition()
         self._closed = False
         self._threads = [
@@ -30,19 +31,26 @@ class Slots:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, job: Job) -> None:
-        """Run a job as soon as a slot is free."""
+    def submit(self, job: Job, *, alone: bool = False) -> None:
+        """Run a job as soon as a slot is free, and with `alone` as soon as no short body runs beside it."""
         with self._condition:
-            self._jobs.append(job)
+            self._jobs.append((job, alone))
             self._condition.notify()
+
+    def claimed(self, job: Job) -> None:
+        """The job is a long step now: others need not wait for it."""
+        with self._condition:
+            if self._short.pop(job, None) is not None:
+                self._condition.notify_all()
 
     def withdraw(self, job: Job) -> bool:
         """Take back a job that no slot has begun. False if one has."""
         with self._condition:
-            if job not in self._jobs:
-                return False
-            self._jobs.remove(job)
-            return True
+            for entry in self._jobs:
+                if entry[0] is job:
+                    self._jobs.remove(entry)
+                    return True
+            return False
 
     def close(self) -> None:
         """Begin nothing more. What runs goes on, in threads that end with it."""
@@ -51,13 +59,27 @@ class Slots:
             self._jobs.clear()
             self._condition.notify_all()
 
+    def _may_begin(self) -> bool:
+        if not self._jobs:
+            return False
+        alone = self._jobs[0][1]
+        return not self._short if alone else not any(self._short.values())
+
     def _serve(self) -> None:
         while True:
             with self._condition:
-                while not self._jobs and not self._closed:
+                while not self._may_begin() and not self._closed:
                     self._condition.wait()
                 if self._closed:
                     return
-                job = self._jobs.popleft()
+                job, alone = self._jobs.popleft()
                 job.began = time.monotonic()
-            self._ended(job, self._bodies.run(job))
+                if job.claim is None:
+                    self._short[job] = alone
+            ended = self._bodies.run(job)
+            with self._condition:
+                if self._short.pop(job, None):
+                    self._condition.notify_all()
+                elif self._jobs:
+                    self._condition.notify()
+            self._ended(job, ended)

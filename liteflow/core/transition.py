@@ -36,7 +36,9 @@ class Transition:
     `fields` maps names of `Instance`'s scalar and list fields (status, complete_time, reason, fingerprint,
     begun, description, pointer_sequence, applied, inbox, consumed, outbox, outbox_sequence,
     next_execution) to new values. `wake_at` and `message_sent` are always written. `waits` is the whole
-    new list of open waits, or None where it did not change. A commit also clears `parked`, `crashes` and
+    new list of open waits, or None where it did not change. `claims_expected` are claims that have to be
+    stored exactly as they stand here, or the commit is a conflict: their holders renew them without
+    raising the revision. `crashes` is the new count, 0 after any progress. A commit also clears `parked` and
     the scheduler's hold.
     """
 
@@ -55,6 +57,8 @@ class Transition:
     items_removed: list[str] = field(default_factory=list)
     claims_set: dict[str, Claim] = field(default_factory=dict)
     claims_removed: list[str] = field(default_factory=list)
+    claims_expected: dict[str, Claim] = field(default_factory=dict)
+    crashes: int = 0
     waits: list[Wait] | None = None
     errors: list[ErrorRecord] = field(default_factory=list)
 
@@ -83,4 +87,4 @@ class Transition:
         instance.wake_at = self.wake_at
         instance.message_sent = self.message_sent
         instance.parked = None
-        instance.crashes = 0
+        instance.crashes = self.crashes

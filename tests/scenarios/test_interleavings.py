@@ -167,9 +167,12 @@ def test_a_holder_killed_at_any_boundary_loses_nothing(at: int, when: str) -> No
 
     def die() -> None:
         pair.line.cut = True
-        for consumer in [*host._consumers, host._event_consumer]:
-            if consumer is not None:
-                consumer.limit(0)  # the server gives a dead process nothing more
+        dead = [consumer for consumer in [*host._consumers, host._event_consumer] if consumer is not None]
+        for consumer in dead:
+            consumer.limit(0)  # the server gives a dead process nothing more
+        for delivery in list(pair.providers[1]._unacked):
+            if delivery.consumer in dead:
+                delivery.nack()  # and what it had to others
         died.set()
 
     setattr(pair.line, when, die)

@@ -12,7 +12,13 @@ from liteflow.core.testing.persistence_queries import (
     EventContract,
     ListingContract,
 )
-from liteflow.core.testing.persistence_wake import ClaimContract, ParkContract, RequestContract, WakeContract
+from liteflow.core.testing.persistence_wake import (
+    ClaimContract,
+    CrashContract,
+    ParkContract,
+    RequestContract,
+    WakeContract,
+)
 
 
 class PersistenceContract(
@@ -20,6 +26,7 @@ class PersistenceContract(
     RequestContract,
     WakeContract,
     ClaimContract,
+    CrashContract,
     ParkContract,
     EventContract,
     DefinitionContract,

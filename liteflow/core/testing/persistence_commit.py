@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from liteflow.core import codec
-from liteflow.core.models import ErrorRecord, Instance, Parked, Pointer, PointerStatus, Wait
+from liteflow.core.models import Claim, ErrorRecord, Instance, Parked, Pointer, PointerStatus, Wait
 from liteflow.core.providers import ListFilter, PersistenceProvider
 from liteflow.core.testing import samples
 from liteflow.core.testing.samples import T0, after, created, exact, loaded, new_id, new_instance, step
@@ -199,6 +199,20 @@ class CommitContract:
         assert outcomes == [Outcome.COMMITTED] * 150
         found = provider.load([one.id for one in instances])
         assert [_data(found[one.id]) for one in instances] == [{"n": n} for n in range(150)]
+
+    def test_a_claim_that_was_renewed_or_is_gone_is_a_conflict(self, provider: PersistenceProvider) -> None:
+        claim = Claim("a", "t1", after(10))
+        for stored in ({"1": replace(claim, until=after(20))}, {"1": replace(claim, token="t2")}, {}):
+            instance = created(provider, claims=stored)
+            taken = step(
+                instance, claims_expected={"1": claim}, claims_set={"1": Claim("b", "t3", after(30))}
+            )
+            assert provider.commit([taken]) == [Outcome.CONFLICT]
+            assert loaded(provider, instance.id) == instance
+        instance = created(provider, claims={"1": claim, "2": claim})
+        taken = step(instance, claims_expected={"1": claim}, claims_set={"1": Claim("b", "t3", after(30))})
+        assert provider.commit([taken]) == [Outcome.COMMITTED]
+        assert loaded(provider, instance.id).claims["1"].by == "b"
 
     def test_a_commit_clears_parked_and_crashes(self, provider: PersistenceProvider) -> None:
         instance = created(provider, crashes=2, parked=Parked("format", T0, "2"))

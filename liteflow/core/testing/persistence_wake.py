@@ -226,6 +226,25 @@ class WakeContract:
         assert provider.next_due() == after(40) + TICK
 
 
+class CrashContract:
+    """Deaths of processes are counted until something is committed."""
+
+    def test_a_crash_is_counted_at_its_revision(self, provider: PersistenceProvider) -> None:
+        instance = created(provider, wake_at=T0)
+        for count in (1, 2):
+            provider.count_crash(instance.id, instance.revision)
+            assert loaded(provider, instance.id) == replace(instance, crashes=count)
+        provider.count_crash(instance.id, instance.revision + 1)
+        provider.count_crash(new_id(), 0)
+        assert loaded(provider, instance.id).crashes == 2
+
+    def test_a_yield_says_that_a_wake_up_was_sent(self, provider: PersistenceProvider) -> None:
+        instance = created(provider, wake_at=T0)
+        provider.move_wake([WakeMove(instance.id, 0, T0, after(5), message_sent=True)])
+        until(lambda: loaded(provider, instance.id).message_sent)
+        assert loaded(provider, instance.id).wake_at == after(5)
+
+
 class ClaimContract:
     """A claim is renewed by who has its token, and `wake_at` goes along where it stood for it."""
 

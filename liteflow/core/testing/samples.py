@@ -226,6 +226,7 @@ def transitions(draw: st.DrawFn, instance: Instance) -> Transition:
         items_removed=_some(draw, instance.items),
         claims_set=draw(claims),
         claims_removed=_some(draw, instance.claims),
+        crashes=draw(st.integers(0, 3)),
     )
     if draw(st.booleans()):
         applied = copy.deepcopy(instance)

@@ -11,10 +11,11 @@ from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
 
 from liteflow.core.errors import DataError
 from liteflow.core.transition import Outcome, Transition
-from liteflow.providers.mongo.documents import transition_to_update
+from liteflow.providers.mongo.documents import CLAIM, transition_to_update
 from liteflow.providers.mongo.error_log import ErrorLog
 from liteflow.providers.mongo.errors import TRANSIENT_CODES, UNREACHABLE, is_transient, write_errors
 from liteflow.providers.mongo.indexes import Documents
+from liteflow.providers.mongo.values import time_to_bson
 from liteflow.providers.mongo.writing import encoded
 
 SETTLE_SECONDS = 2.0
@@ -106,18 +107,21 @@ class Committer:
 
     def _outcomes(self, pending: Pending) -> dict[int, Outcome]:
         ids = [transition.instance_id for transition in pending.values()]
-        fields = {"token": 1, "revision": 1, "inbox_sequence": 1}
+        fields = {"token": 1, "revision": 1, "inbox_sequence": 1, "claims": 1}
         stored = {found["_id"]: found for found in self._instances.find({"_id": {"$in": ids}}, fields)}
         found = {p: _outcome(t, stored.get(t.instance_id)) for p, t in pending.items()}
         return {place: outcome for place, outcome in found.items() if outcome is not Outcome.UNKNOWN}
 
 
 def _update(transition: Transition) -> UpdateOne:
-    condition = {
+    condition: dict[str, Any] = {
         "_id": transition.instance_id,
         "revision": transition.revision,
         "inbox_sequence": transition.inbox_sequence,
     }
+    for pointer_id, claim in transition.claims_expected.items():
+        condition[f"claims.{pointer_id}.token"] = claim.token
+        condition[f"claims.{pointer_id}.until"] = time_to_bson(claim.until)
     return UpdateOne(condition, encoded(transition_to_update(transition)))
 
 
@@ -127,4 +131,12 @@ def _outcome(transition: Transition, stored: Mapping[str, Any] | None) -> Outcom
     if transition.token and stored.get("token") == transition.token:
         return Outcome.COMMITTED
     same = (stored["revision"], stored["inbox_sequence"]) == (transition.revision, transition.inbox_sequence)
-    return Outcome.UNKNOWN if same else Outcome.CONFLICT
+    return Outcome.UNKNOWN if same and _claims_stand(transition, stored) else Outcome.CONFLICT
+
+
+def _claims_stand(transition: Transition, stored: Mapping[str, Any]) -> bool:
+    claims = stored.get("claims", {})
+    return all(
+        key in claims and CLAIM.read(claims[key]) == claim
+        for key, claim in transition.claims_expected.items()
+    )

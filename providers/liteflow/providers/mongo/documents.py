@@ -141,8 +141,8 @@ def instance_from_document(document: Mapping[str, Any]) -> Instance:
 def transition_to_update(transition: Transition) -> Document:
     """The update that does to a document what `Transition.apply` does to an instance."""
     changes: Document = {"revision": transition.revision + 1, "token": transition.token}
-    # A commit clears the mark of a parked instance, the count of crashes and the scheduler's hold.
-    removed = {"parked": "", "crashes": "", "hold": ""}
+    # A commit clears the mark of a parked instance and the scheduler's hold.
+    removed = {"parked": "", "hold": ""}
 
     def put(path: str, stored: Any) -> None:
         if stored is None:
@@ -152,7 +152,7 @@ def transition_to_update(transition: Transition) -> Document:
 
     for name, value in transition.fields.items():
         put(name, INSTANCE.write_field(name, value))
-    for name in ("wake_at", "message_sent"):
+    for name in ("wake_at", "message_sent", "crashes"):
         put(name, INSTANCE.write_field(name, getattr(transition, name)))
     if transition.waits is not None:
         put("waits", _WAITS.write(transition.waits) or None)

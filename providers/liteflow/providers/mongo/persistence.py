@@ -218,6 +218,11 @@ class MongoPersistenceProvider(PersistenceProvider):
         self._store.scheduling.move_wake(moves)
 
     @mapped()
+    def count_crash(self, instance_id: str, revision: int) -> None:
+        """See `PersistenceProvider.count_crash`."""
+        self._store.scheduling.count_crash(instance_id, revision)
+
+    @mapped()
     def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
         """See `PersistenceProvider.hold_due`."""
         return self._store.scheduling.hold_due(now, hold_until, limit)

@@ -103,6 +103,11 @@ class Scheduling:
             for renewal in renewals
         ]
 
+    def count_crash(self, instance_id: str, revision: int) -> None:
+        """See `PersistenceProvider.count_crash`."""
+        same = {"_id": instance_id, "revision": revision}
+        repeated(lambda: self._instances.update_one(same, {"$inc": {"crashes": 1}}))
+
     def park(self, instance_id: str, revision: int, parked: Parked) -> None:
         """See `PersistenceProvider.park`."""
         query: dict[str, Any] = {"_id": instance_id}
@@ -122,10 +127,11 @@ def _move(move: WakeMove) -> UpdateOne:
     # None matches a field that is not there.
     expected = time_to_bson(move.expected) if move.expected is not None else None
     same = {"_id": move.instance_id, "revision": move.revision, "wake_at": expected}
-    cleared = {"hold": "", "message_sent": ""}
+    cleared = {"hold": ""} if move.message_sent else {"hold": "", "message_sent": ""}
     if move.new is None:
         return UpdateOne(same, {"$unset": {**cleared, "wake_at": ""}})
-    return UpdateOne(same, {"$set": {"wake_at": time_to_bson(move.new)}, "$unset": cleared})
+    sent = {"message_sent": True} if move.message_sent else {}
+    return UpdateOne(same, {"$set": {"wake_at": time_to_bson(move.new), **sent}, "$unset": cleared})
 
 
 _EARLIEST_END = {"$min": {"$map": {"input": {"$objectToArray": "$claims"}, "in": "$$this.v.until"}}}
