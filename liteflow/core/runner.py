@@ -434,8 +434,9 @@ class Runner:
                 pending = [p.id for p in instance.open_pointers() if p.status is PointerStatus.PENDING]
                 act.inputs.append(Poisoned(pending[0] if pending else FIRST_POINTER, instance.crashes))
             else:
-                log.warning(
-                    "workflow %s: its process seems to have died %d times in a row; it is taken over here",
+                log.log(
+                    logging.WARNING if instance.crashes > 1 else logging.INFO,
+                    "workflow %s: its process seems to have died (%d in a row); it is taken over here",
                     instance.id, instance.crashes,
                 )  # fmt: skip
             self._activate(act, loaded, instance, definition)
