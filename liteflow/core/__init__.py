@@ -1,9 +1,12 @@
 """LiteFlow: durable workflows. Everything that the fluent examples use comes with ``import *``."""
 
-from liteflow.core.builder import BlockBuilder, ParallelBuilder, StepBuilder, Workflow, WorkflowBuilder
+from liteflow.core.builder import BlockBuilder, ParallelBuilder, StepBuilder, WorkflowBuilder
 from liteflow.core.codec import Namespace
 from liteflow.core.definition import WorkflowDefinition
 from liteflow.core.errors import (
+    ActivityFailedError,
+    ActivityTokenError,
+    ChildWorkflowError,
     DataError,
     DefinitionError,
     DefinitionNotFoundError,
@@ -18,6 +21,7 @@ from liteflow.core.errors import (
     UnavailableError,
     WorkflowNotFoundError,
 )
+from liteflow.core.hooks import LifecycleEvent
 from liteflow.core.host import WorkflowHost, configure_workflow_host
 from liteflow.core.memory_lock import LocalLockProvider
 from liteflow.core.memory_queue import SingleNodeQueueProvider
@@ -28,15 +32,19 @@ from liteflow.core.registry import WorkflowRegistry
 from liteflow.core.result import ExecutionResult
 from liteflow.core.retry import ErrorPolicy, RetryPolicy, WorkflowErrorHandling
 from liteflow.core.settings import Settings
-from liteflow.core.steps import Cancellation, StepBody, StepExecutionContext
+from liteflow.core.steps import Cancellation, StepBody, StepExecutionContext, step
 from liteflow.core.views import ExecutionPointer, WorkflowInstance
+from liteflow.core.workflow import Workflow
 
 WorkflowStep = WorkflowErrorHandling
 """The original's name for it: ``on_error(WorkflowStep.RETRY)``."""
 
 __all__ = [
+    "ActivityFailedError",
+    "ActivityTokenError",
     "BlockBuilder",
     "Cancellation",
+    "ChildWorkflowError",
     "DataError",
     "DefinitionError",
     "DefinitionNotFoundError",
@@ -45,6 +53,7 @@ __all__ = [
     "ExecutionPointer",
     "ExecutionResult",
     "HostStateError",
+    "LifecycleEvent",
     "LiteFlowError",
     "LocalLockProvider",
     "LockProvider",
@@ -79,4 +88,5 @@ __all__ = [
     "WorkflowStep",
     "WorkflowSummary",
     "configure_workflow_host",
+    "step",
 ]

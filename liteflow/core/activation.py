@@ -30,7 +30,9 @@ class Activation:
     are the jobs of pointers whose body runs, or has ended without being committed. `again` tells that a
     wake-up came since the instance was loaded. `leave` ends it as soon as no body runs: its time is
     over, the lease is lost, or the process stops. `turns` holds, for each for_each, the item's pointer
-    that was begun last, as long as the next one has to wait for it.
+    that was begun last, as long as the next one has to wait for it. `unchecked` tells that cancel
+    conditions have to be looked at, `checking` that they are being, `flushing` that the outbox is being
+    sent, `committed` that something was stored since the lease was got.
     """
 
     instance_id: str
@@ -50,6 +52,10 @@ class Activation:
     leave: bool = False
     timer: bool = False
     archiving: bool = False
+    unchecked: bool = True
+    checking: bool = False
+    committed: bool = False
+    flushing: bool = False
     attempts: int = 0
 
     @property

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,12 +18,16 @@ from typing import Any
 from liteflow.core import codec
 from liteflow.core.definition import Step, WorkflowDefinition
 from liteflow.core.errors import DataError
-from liteflow.core.inputs import BodyEnded, Failure, encode_result
+from liteflow.core.hooks import Hooks
+from liteflow.core.inputs import BodyEnded, ConditionsHeld, Failure, encode_result
 from liteflow.core.models import Claim, Instance, Pointer
+from liteflow.core.primitives import AFRESH
 from liteflow.core.result import ExecutionResult
-from liteflow.core.retry import ErrorPolicy
+from liteflow.core.settings import Settings
 from liteflow.core.steps import Cancellation, StepExecutionContext
 from liteflow.core.views import ExecutionPointer, WorkflowInstance
+
+log = logging.getLogger("liteflow.bodies")
 
 TRACEBACK_KEPT = 8000
 """So many characters of a traceback are stored, its end."""
@@ -47,6 +52,22 @@ class Job:
     dropped: bool = False
 
 
+@dataclass(eq=False)
+class Check:
+    """The cancel conditions of some open pointers, to be evaluated in a slot."""
+
+    instance: Instance
+    definition: WorkflowDefinition
+    pointers: Sequence[Pointer]
+    began: float | None = None
+    claim: Claim | None = None
+    dropped: bool = False
+
+
+Work = Job | Check
+"""What a slot runs."""
+
+
 class AsyncBodies:
     """The event loop that async bodies of one process run on, in a thread begun when first needed."""
 
@@ -54,15 +75,17 @@ class AsyncBodies:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run it to its end, from a slot's thread."""
+    def run(self, coroutine: Coroutine[Any, Any, Any], cancellation: Cancellation) -> Any:
+        """Run it to its end, from a slot's thread. A cancellation cancels it."""
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(
                     target=self._serve, args=(self._loop,), name="liteflow-async", daemon=True
                 ).start()
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        cancellation.on_set(future.cancel)
+        return future.result()
 
     @staticmethod
     def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -88,13 +111,14 @@ class BodyRunner:
     def __init__(
         self,
         now: Callable[[], datetime],
-        max_data_size: int,
-        default_policy: ErrorPolicy,
+        settings: Settings,
+        hooks: Hooks | None = None,
         clock_uncertainty: Callable[[], timedelta] = lambda: timedelta(0),
     ) -> None:
         self._now = now
-        self._max_data_size = max_data_size
-        self._default_policy = default_policy
+        self._max_data_size = settings.max_data_size
+        self._default_policy = settings.on_error
+        self._hooks = hooks or Hooks()
         self._clock_uncertainty = clock_uncertainty
         self._async = AsyncBodies()
 
@@ -102,14 +126,40 @@ class BodyRunner:
         """End the event loop of async bodies."""
         self._async.stop()
 
+    def work(self, work: Work) -> BodyEnded | ConditionsHeld:
+        """Do what is to be done, in the calling thread."""
+        return self.run(work) if isinstance(work, Job) else self.check(work)
+
+    def check(self, check: Check) -> ConditionsHeld:
+        """Evaluate cancel conditions. One that raises counts as false."""
+        instance = WorkflowInstance(check.instance, check.definition.data_type)
+        held = []
+        for pointer in check.pointers:
+            step = check.definition.by_id[pointer.step_id]
+            context = StepExecutionContext(
+                instance, step, ExecutionPointer(pointer), Cancellation(), self._now()
+            )
+            assert step.cancel_when is not None
+            try:
+                if step.cancel_when(instance.data, context):
+                    held.append(pointer.id)
+            except Exception as exc:  # a user's function; it decides nothing then
+                log.warning(
+                    "workflow %s step %s: the cancel condition failed and counts as false: %s: %s",
+                    check.instance.id, step.id, type(exc).__name__, exc,
+                )  # fmt: skip
+        return ConditionsHeld(held)
+
     def run(self, job: Job) -> BodyEnded:
-        """Execute the job's step once, in the calling thread."""
+        """Execute the job's step once."""
         started = self._now()
         instance = WorkflowInstance(job.instance, job.definition.data_type)
         try:
-            result = encode_result(self._execute(job, instance))
+            result = encode_result(self._execute(job, instance, started))
             changed, removed = self._changes(job, instance)
         except BaseException as exc:  # a body may raise anything, SystemExit included
+            if not job.dropped:
+                self._hooks.step_failed(instance, job.step, exc)
             return BodyEnded(job.pointer.id, started, failure=self._failure(job, exc))
         if result.event_name is not None and result.event_since is None:
             result = replace(result, event_since=started - self._clock_uncertainty())
@@ -117,15 +167,13 @@ class BodyRunner:
             job.pointer.id, started, result=result, data_set=changed, data_removed=tuple(removed)
         )
 
-    def _execute(self, job: Job, instance: WorkflowInstance) -> ExecutionResult:
+    def _execute(self, job: Job, instance: WorkflowInstance, now: datetime) -> ExecutionResult:
         pointer = ExecutionPointer(job.pointer)
-        context = StepExecutionContext(instance, job.step, pointer, job.cancellation)
-        body = job.step.body()
+        context = StepExecutionContext(instance, job.step, pointer, job.cancellation, now)
+        body = self._body(job.step, context)
         for assign in job.step.inputs:
             assign(body, instance.data, context)
-        result = body.run(context)
-        if inspect.iscoroutine(result):
-            result = self._async.run(result)
+        result = self._hooks.run_step(context, body, lambda: self._result(body, context, job))
         if result is None:
             result = ExecutionResult.next()
         if not isinstance(result, ExecutionResult):
@@ -134,6 +182,16 @@ class BodyRunner:
             for assign in job.step.outputs:
                 assign(body, instance.data, context)
         return result
+
+    def _body(self, step: Step, context: StepExecutionContext) -> Any:
+        factory = self._hooks.step_factory
+        if factory is not None and step.kind == "step" and isinstance(step.body, type):
+            return factory(step.body, context)
+        return step.body()
+
+    def _result(self, body: Any, context: StepExecutionContext, job: Job) -> Any:
+        result = body.run(context)
+        return self._async.run(result, job.cancellation) if inspect.iscoroutine(result) else result
 
     def _changes(self, job: Job, instance: WorkflowInstance) -> tuple[dict[str, codec.Plain], list[str]]:
         """What the body and its outputs did to the data, by top-level attribute."""
@@ -156,7 +214,8 @@ class BodyRunner:
         text = "".join(traceback.format_exception(exc))[-TRACEBACK_KEPT:]
         permanent = isinstance(exc, policy.retry.non_retryable)
         message = str(exc) or type(exc).__name__
-        return Failure(type(exc).__name__, _storable(message), _storable(text), permanent)
+        afresh = isinstance(exc, AFRESH)
+        return Failure(type(exc).__name__, _storable(message), _storable(text), permanent, afresh)
 
 
 def _storable(text: str) -> str:

@@ -70,10 +70,14 @@ class Calls:
             "commit", persistence.commit, post, inline=local, most=128
         )
         self.write: Stage[Callable[[], object], object] = Stage("write", _each, post, inline=local)
+        # These two call what the application has hung in, which may take its time: never on the loop.
+        self.hooks: Stage[Callable[[], object], object] = Stage("hooks", _each, post)
+        self.outbox: Stage[Callable[[], object], object] = Stage("outbox", _each, post)
         self.move: Stage[WakeMove, None] = Stage("settle", self._move, post, inline=local)
         self.send: Stage[Message, None] = Stage("send", self._send, post, inline=not queue.shared)
         self._stages: list[Stage[Any, Any]] = [
-            self.acquire, self.load, self.look, self.commit, self.write, self.move, self.release, self.send,
+            self.acquire, self.load, self.look, self.commit, self.write, self.hooks,
+            self.outbox, self.move, self.release, self.send,
         ]  # fmt: skip
 
     def close(self) -> None:

@@ -109,8 +109,8 @@ class Draft:
         """Keep a record of a failed attempt."""
         self.transition.errors.append(error)
 
-    def send(self, kind: str, body: Plain) -> None:
+    def send(self, kind: str, body: Plain, time: datetime | None = None) -> None:
         """Put a message into the outbox."""
         self.set("outbox_sequence", self.after.outbox_sequence + 1)
-        item = OutboxItem(self.after.outbox_sequence, kind, self.now, body)
+        item = OutboxItem(self.after.outbox_sequence, kind, time or self.now, body)
         self.set("outbox", [*self.after.outbox, item])

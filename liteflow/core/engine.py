@@ -8,16 +8,18 @@ somebody has to look at the instance again. No I/O, no clock, no threads, no ran
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 
 from liteflow.core.codec import Plain
-from liteflow.core.definition import Step, WorkflowDefinition
-from liteflow.core.draft import Draft
+from liteflow.core.definition import SAGA, Step, WorkflowDefinition
+from liteflow.core.failure import FailureRules
+from liteflow.core.flow import ACTIVITY_EVENT, CHILD_EVENT
 from liteflow.core.inputs import (
     Archived,
     BodyClaimed,
     BodyEnded,
+    ConditionsHeld,
     EventsFound,
     Failure,
     Input,
@@ -27,8 +29,8 @@ from liteflow.core.inputs import (
     ended_from_plain,
 )
 from liteflow.core.models import (
+    EPOCH,
     GIVEN_BACK,
-    ErrorRecord,
     Event,
     Instance,
     Pointer,
@@ -38,7 +40,7 @@ from liteflow.core.models import (
     wait_key,
 )
 from liteflow.core.result import ExecutionResult
-from liteflow.core.retry import DEFAULT_ERROR_POLICY, ErrorPolicy, WorkflowErrorHandling
+from liteflow.core.retry import DEFAULT_ERROR_POLICY, ErrorPolicy
 from liteflow.core.transition import Transition
 
 APPLIED_REQUESTS_KEPT = 64
@@ -47,11 +49,15 @@ APPLIED_REQUESTS_KEPT = 64
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What of the rules a host may set: the error policy of last resort, and whether lifecycle events
-    go to the outbox."""
+    """What of the rules a host may set.
+
+    `on_error` is the error policy of last resort. With `lifecycle` all lifecycle events go to the outbox,
+    with `post` at least the one that ends an instance.
+    """
 
     on_error: ErrorPolicy = DEFAULT_ERROR_POLICY
     lifecycle: bool = False
+    post: bool = False
 
 
 def advance(
@@ -60,14 +66,16 @@ def advance(
     now: datetime,
     inputs: Iterable[Input] = (),
     *,
+    due: datetime | None = None,
     lease_until: datetime | None = None,
     options: EngineOptions = EngineOptions(),
 ) -> Transition | None:
-    """The transition that the inputs, and the requests in the instance's inbox, lead to; None for none.
+    """The transition that the inputs, the requests in the instance's inbox, and the time lead to.
 
-    The instance itself is not changed. Results of bodies count before requests: their work is done.
+    None for none. The instance itself is not changed. Results of bodies count before requests: their work
+    is done. What is timed out is what was to end by `due`, by default `now`.
     """
-    return _Advance(instance, definition, now, options).run(inputs, lease_until)
+    return _Advance(instance, definition, now, options).run(inputs, due or now, lease_until)
 
 
 def ready(instance: Instance, now: datetime) -> list[Pointer]:
@@ -75,6 +83,26 @@ def ready(instance: Instance, now: datetime) -> list[Pointer]:
     if instance.status is not WorkflowStatus.RUNNABLE or not instance.begun:
         return []
     return [pointer for pointer in instance.open_pointers() if _is_ready(instance, pointer, now)]
+
+
+def conditional(instance: Instance, definition: WorkflowDefinition) -> list[Pointer]:
+    """The open pointers whose steps have a cancel condition, which every commit may make true."""
+    if instance.status is not WorkflowStatus.RUNNABLE or not definition.has_conditions:
+        return []
+    return [p for p in instance.open_pointers() if definition.by_id[p.step_id].cancel_when is not None]
+
+
+def archivable(instance: Instance, definition: WorkflowDefinition) -> list[Pointer]:
+    """The ended pointers that the rules need no more, and that only history is interested in."""
+    sagas = {p.id for p in instance.open_pointers() if definition.by_id[p.step_id].kind == SAGA}
+    undo = {pointer_id for p in instance.open_pointers() for pointer_id in p.undo}
+    return [
+        p
+        for p in instance.pointers.values()
+        if p.ended
+        and p.id not in undo
+        and not (p.completion and p.status is PointerStatus.COMPLETE and sagas.intersection(p.scope))
+    ]
 
 
 def _is_ready(instance: Instance, pointer: Pointer, now: datetime) -> bool:
@@ -102,59 +130,73 @@ def wake_at(instance: Instance, now: datetime, lease_until: datetime | None) -> 
         return min(times, default=None)
     if instance.inbox or not instance.begun:
         times.append(holder_does)
-    running = instance.status is WorkflowStatus.RUNNABLE
+    if instance.status is not WorkflowStatus.RUNNABLE:
+        times += [claim.until for claim in instance.claims.values() if claim.until > now]
+        return min(times, default=None)
+    if instance.deadline is not None:
+        times.append(instance.deadline)
     for pointer in instance.open_pointers():
         claim = instance.claims.get(pointer.id)
         if claim is not None and claim.until > now:
             times.append(claim.until)
-        elif running and _is_ready(instance, pointer, now):
+        elif _is_ready(instance, pointer, now):
             times.append(holder_does)
-        elif running and pointer.status is PointerStatus.SLEEPING and pointer.sleep_until is not None:
-            times.append(pointer.sleep_until)
-        elif running and pointer.status is PointerStatus.WAITING_FOR_EVENT and lease_until is not None:
+        elif pointer.status is PointerStatus.WAITING_FOR_EVENT and lease_until is not None:
             times.append(lease_until)
+        if pointer.sleep_until is not None and pointer.sleep_until > now:
+            times.append(pointer.sleep_until)
+        if pointer.deadline is not None and not pointer.compensating:
+            times.append(pointer.deadline)
     return min(times, default=None)
 
 
-class _Advance:
+class _Advance(FailureRules):
     """One call of `advance`."""
 
     def __init__(
         self, instance: Instance, definition: WorkflowDefinition, now: datetime, options: EngineOptions
     ) -> None:
-        self.definition = definition
-        self.now = now
+        super().__init__(instance, definition, now)
         self.options = options
-        self.draft = Draft(instance, now)
         self.progress = False  # anything but claims
-        self.after = self.draft.after
 
-    def run(self, inputs: Iterable[Input], lease_until: datetime | None) -> Transition | None:
+    @property
+    def last_resort(self) -> ErrorPolicy:
+        return self.options.on_error
+
+    def run(self, inputs: Iterable[Input], due: datetime, lease_until: datetime | None) -> Transition | None:
         if not self.after.begun or not self.after.fingerprint:
-            self._begin()
+            self._begin_instance()
         for happened in inputs:
             self.progress |= not isinstance(happened, BodyClaimed)
-            match happened:
-                case BodyEnded():
-                    self._body_ended(happened)
-                case BodyClaimed():
-                    self._body_claimed(happened)
-                case EventsFound():
-                    self._events_found(happened.events)
-                case Archived():
-                    self.draft.remove_pointers(happened.pointer_ids)
-                case OutboxSent():
-                    self._outbox_sent(happened.sequence)
-                case Poisoned():
-                    self._poisoned(happened)
-                case Refused():
-                    self._end(WorkflowStatus.TERMINATED, "terminated", happened.reason)
+            self._take(happened)
         self._requests()
+        if self.after.status is WorkflowStatus.RUNNABLE:
+            self._time_out(due)
         if self.after.status is WorkflowStatus.RUNNABLE and not any(self.after.open_pointers()):
-            self._end(WorkflowStatus.COMPLETE, "completed", None)
+            self.end_instance(WorkflowStatus.COMPLETE, "completed", None)
         if not self.draft.changed:
             return None
         return self._finish(lease_until)
+
+    def _take(self, happened: Input) -> None:
+        match happened:
+            case BodyEnded():
+                self._body_ended(happened)
+            case BodyClaimed():
+                self._body_claimed(happened)
+            case EventsFound():
+                self._events_found(happened.events)
+            case ConditionsHeld():
+                self._conditions_held(happened.pointer_ids)
+            case Archived():
+                self.draft.remove_pointers(happened.pointer_ids)
+            case OutboxSent():
+                self._outbox_sent(happened.sequence)
+            case Poisoned():
+                self._poisoned(happened)
+            case Refused():
+                self.end_instance(WorkflowStatus.TERMINATED, "terminated", happened.reason)
 
     def _finish(self, lease_until: datetime | None) -> Transition:
         transition, after = self.draft.transition, self.after
@@ -168,32 +210,15 @@ class _Advance:
         transition.crashes = 0 if self.progress else after.crashes
         return transition
 
-    # ------------------------------------------------------------------------------ begin and end
-
-    def _begin(self) -> None:
+    def _begin_instance(self) -> None:
         self.draft.set("begun", True)
         self.draft.set("fingerprint", self.definition.fingerprint)
         if self.after.description is None and self.definition.description is not None:
             self.draft.set("description", self.definition.description)
-        self._lifecycle("started")
+        if self.definition.deadline is not None:
+            self.draft.set("deadline", self.after.create_time + self.definition.deadline)
+        self.lifecycle("started")
         self.draft.add_pointer(self.definition.first.id, (), None)
-
-    def _end(self, status: WorkflowStatus, kind: str, reason: str | None) -> None:
-        self.draft.set("status", status)
-        self.draft.set("complete_time", self.now)
-        if reason != self.after.reason:
-            self.draft.set("reason", reason)
-        for pointer in list(self.after.open_pointers()):
-            self._cancel(pointer.id)
-        self._lifecycle(kind, reason=reason)
-
-    def _cancel(self, pointer_id: str) -> None:
-        pointer = self.draft.edit(pointer_id)
-        pointer.status = PointerStatus.CANCELLED
-        pointer.end_time = self.now
-        pointer.sleep_until = None
-        self.draft.remove_claim(pointer_id)
-        self.draft.remove_items(pointer_id)
 
     # -------------------------------------------------------------------------------------- bodies
 
@@ -210,9 +235,16 @@ class _Advance:
         pointer = self.draft.edit(pointer.id)
         pointer.status = PointerStatus.RUNNING
         pointer.sleep_until = None
-        if pointer.start_time is None:
-            pointer.start_time = self.now
+        self._started(pointer, self.now)
         self.draft.set_claim(pointer.id, claimed.claim)
+
+    def _started(self, pointer: Pointer, time: datetime) -> None:
+        if pointer.start_time is None:
+            pointer.start_time = time
+            self.lifecycle("step_started", time=time, step_id=pointer.step_id, pointer_id=pointer.id)
+        timeout = self.definition.by_id[pointer.step_id].timeout
+        if timeout is not None and pointer.deadline is None:
+            pointer.deadline = time + timeout
 
     def _poisoned(self, poisoned: Poisoned) -> None:
         pointer = self.after.pointers.get(poisoned.pointer_id)
@@ -224,150 +256,122 @@ class _Advance:
             self.draft.remove_claim(pointer.id)
             self.draft.edit(pointer.id).status = PointerStatus.PENDING
         times = f"{poisoned.crashes} times in a row"
-        self._suspend(f"poison: the process that ran step {pointer.step_id} died {times}")
+        self.suspend(f"poison: the process that ran step {pointer.step_id} died {times}")
 
     def _body_ended(self, ended: BodyEnded) -> None:
         known = self.after.pointers.get(ended.pointer_id)
-        if known is None or known.ended or self.after.status.ended:
+        if known is None or known.ended or known.compensating or self.after.status.ended:
             return
         claim = self.after.claims.get(known.id)
         if ended.claim != (claim.token if claim is not None else None):
             return  # taken over meanwhile: the result comes too late
         self.draft.remove_claim(known.id)
         pointer = self.draft.edit(known.id)
-        if pointer.start_time is None:
-            pointer.start_time = ended.started
+        self._started(pointer, ended.started)
         pointer.sleep_until = None
         step = self.definition.by_id[pointer.step_id]
         if ended.failure is not None:
-            self._failed(pointer, step, ended.failure)
+            self.failed(pointer, step, ended.failure)
             return
         assert ended.result is not None
-        if ended.result.branch_values and not step.children:
+        if ended.result.branch_values and not step.blocks:
             problem = Failure("DefinitionError", "the step branches but has no block", permanent=True)
-            self._failed(pointer, step, problem)
+            self.failed(pointer, step, problem)
             return
-        pointer.retry_count = 0
+        if step.kind != SAGA:  # whose attempts are counted by how often it was undone
+            pointer.retry_count = 0
         pointer.error = None
         self.draft.change_data(ended.data_set, ended.data_removed)
         self._go_on(pointer, step, ended.result, ended.started)
 
     def _go_on(self, pointer: Pointer, step: Step, result: ExecutionResult, started: datetime) -> None:
+        if result.child is not None:
+            self.draft.send("child.start", {**asdict(result.child), "wait": not result.proceed})
         if result.proceed:
-            self._complete(pointer, result.outcome_value)
+            self.end_pointer(pointer, PointerStatus.COMPLETE, result.outcome_value)
             return
         pointer.persistence_data = result.persistence_data
         if result.branch_values is not None:
-            self._branch(pointer, step, result)
+            self.branch(pointer, step, result)
         elif result.sleep_for is not None:
             pointer.status = PointerStatus.SLEEPING
             pointer.sleep_until = self.now + result.sleep_for
+        elif result.activity_name is not None:
+            self._offer(pointer, result)
+        elif result.child is not None:
+            self._wait(pointer, CHILD_EVENT, result.child.id, EPOCH, None)
         elif result.event_name is not None:
-            pointer.status = PointerStatus.WAITING_FOR_EVENT
-            pointer.event_name = result.event_name
-            pointer.event_key = result.event_key
-            pointer.event_since = result.event_since or started
-            pointer.event_published = False
-            pointer.event_data = None
+            assert result.event_key is not None
+            since = result.event_since or started
+            self._wait(pointer, result.event_name, result.event_key, since, result.timeout)
         else:
             pointer.status = PointerStatus.PENDING
 
-    def _complete(self, pointer: Pointer, outcome: Plain) -> None:
-        pointer.status = PointerStatus.COMPLETE
-        pointer.end_time = self.now
-        pointer.outcome = outcome
-        self.draft.remove_items(pointer.id)
-        successors = 0
-        for edge in self.definition.by_id[pointer.step_id].edges:
-            if edge.match is None or edge.match(outcome):
-                self.draft.add_pointer(edge.target, pointer.scope, pointer.context_item, pointer.id)
-                successors += 1
-        if pointer.scope:
-            self._child_ended(self.draft.edit(pointer.scope[-1]), successors)
+    def _wait(
+        self, pointer: Pointer, name: str, key: str, since: datetime, timeout: timedelta | None
+    ) -> None:
+        pointer.status = PointerStatus.WAITING_FOR_EVENT
+        pointer.event_name, pointer.event_key, pointer.event_since = name, key, since
+        pointer.event_published = pointer.timed_out = False
+        pointer.event_data = None
+        pointer.sleep_until = None if timeout is None else self.now + timeout
 
-    # ---------------------------------------------------------------------------------- containers
+    def _offer(self, pointer: Pointer, result: ExecutionResult) -> None:
+        activity_id = f"{self.after.id}:{pointer.id}:{self.after.outbox_sequence + 1}"
+        offered = result.event_since or self.now
+        body: Plain = {
+            "id": activity_id,
+            "name": result.activity_name,
+            "parameters": result.activity_parameters,
+            "time": offered.isoformat(),
+        }
+        self.draft.send("activity.offer", body)
+        self._wait(pointer, ACTIVITY_EVENT, activity_id, EPOCH, result.timeout)
+        pointer.activity = result.activity_name
 
-    def _branch(self, pointer: Pointer, step: Step, result: ExecutionResult) -> None:
-        assert result.branch_values is not None
-        pointer.status = PointerStatus.RUNNING
-        pointer.open_children = 0
-        if result.item_window is not None:
-            pointer.next_item = 0
-            self.draft.set_items(pointer.id, list(result.branch_values))
-            self._open_items(pointer, step, result.item_window)
-            pointer.persistence_data = result.item_window
-        else:
-            for value in result.branch_values:
-                self._open_block(pointer, step, value)
-        if pointer.open_children == 0:
-            self._children_ended(pointer, step)
+    # ------------------------------------------------------------------------------ time and conditions
 
-    def _open_block(self, pointer: Pointer, step: Step, item: Plain) -> None:
-        for child in step.children:
-            self.draft.add_pointer(child, (*pointer.scope, pointer.id), item, pointer.id)
-            pointer.open_children += 1
+    def _time_out(self, due: datetime) -> None:
+        for pointer in list(self.after.open_pointers()):
+            waits = pointer.status is PointerStatus.WAITING_FOR_EVENT
+            if waits and pointer.sleep_until is not None and pointer.sleep_until <= due:
+                self._wait_is_over(self.draft.edit(pointer.id))
+        for pointer in list(self.after.open_pointers()):
+            late = pointer.deadline is not None and pointer.deadline <= due and not pointer.compensating
+            if late and self.after.status is WorkflowStatus.RUNNABLE and self._is_open(pointer):
+                step = self.definition.by_id[pointer.step_id]
+                self.failed(self.draft.edit(pointer.id), step, timed_out(step))
+        if self.after.deadline is not None and self.after.deadline <= due:
+            self._deadline_is_over()
 
-    def _open_items(self, pointer: Pointer, step: Step, window: int) -> None:
-        items = self.after.items[pointer.id]
-        while pointer.next_item < len(items) and pointer.open_children < window:
-            self._open_block(pointer, step, items[pointer.next_item])
-            pointer.next_item += 1
+    def _is_open(self, pointer: Pointer) -> bool:
+        return not self.after.pointers[pointer.id].ended
 
-    def _child_ended(self, container: Pointer, successors: int) -> None:
-        container.open_children += successors - 1
-        step = self.definition.by_id[container.step_id]
-        window = container.persistence_data
-        if container.id in self.after.items and isinstance(window, int):
-            self._open_items(container, step, window)
-        if container.open_children == 0:
-            self._children_ended(container, step)
+    def _wait_is_over(self, pointer: Pointer) -> None:
+        if pointer.activity is not None:
+            self.draft.send("activity.withdraw", {"id": pointer.event_key})
+            pointer.activity = None
+        pointer.status = PointerStatus.PENDING
+        pointer.sleep_until = None
+        pointer.timed_out = True
 
-    def _children_ended(self, container: Pointer, step: Step) -> None:
-        if step.rerun:
-            container.status = PointerStatus.PENDING
-        else:
-            self._complete(container, None)
+    def _deadline_is_over(self) -> None:
+        """Whatever is at work fails, for good; what its policy then does has no deadline any more."""
+        self.draft.set("deadline", None)
+        for pointer in list(self.after.open_pointers()):
+            leaf = pointer.open_children == 0 and not pointer.compensating
+            if leaf and self.after.status is WorkflowStatus.RUNNABLE and self._is_open(pointer):
+                late = f"the workflow took longer than {self.definition.deadline}"
+                failure = Failure("StepTimeoutError", late, permanent=True)
+                step = self.definition.by_id[pointer.step_id]
+                self.failed(self.draft.edit(pointer.id), step, failure)
 
-    # ------------------------------------------------------------------------------------- failure
-
-    def _failed(self, pointer: Pointer, step: Step, failure: Failure) -> None:
-        attempt = pointer.retry_count + 1
-        pointer.error = f"{failure.type}: {failure.message}"
-        self.draft.add_error(
-            ErrorRecord(
-                self.after.id,
-                pointer.id,
-                step.id,
-                attempt,
-                self.now,
-                failure.type,
-                failure.message,
-                failure.traceback,
-            )
-        )
-        self._lifecycle("error", step_id=step.id, error=pointer.error)
-        policy = step.on_error or self.definition.on_error or self.options.on_error
-        behavior = policy.behavior
-        if behavior is WorkflowErrorHandling.RETRY:
-            if not failure.permanent and attempt < policy.retry.max_attempts:
-                pointer.status = PointerStatus.SLEEPING
-                pointer.retry_count = attempt
-                seed = f"{self.after.id}:{pointer.id}:{attempt}"
-                pointer.sleep_until = self.now + policy.retry.pause(attempt, seed)
-                return
-            behavior = policy.retry.on_exhausted
-        pointer.status = PointerStatus.FAILED
-        reason = f"step {step.id} failed at attempt {attempt}: {pointer.error}"
-        if behavior is WorkflowErrorHandling.TERMINATE:
-            pointer.end_time = self.now
-            self._end(WorkflowStatus.TERMINATED, "terminated", reason)
-        elif self.after.status is WorkflowStatus.RUNNABLE:
-            self._suspend(reason)
-
-    def _suspend(self, reason: str) -> None:
-        self.draft.set("status", WorkflowStatus.SUSPENDED)
-        self.draft.set("reason", reason)
-        self._lifecycle("suspended", reason=reason)
+    def _conditions_held(self, pointer_ids: Iterable[str]) -> None:
+        for pointer_id in pointer_ids:
+            pointer = self.after.pointers.get(pointer_id)
+            if pointer is not None and not pointer.ended and not self.after.status.ended:
+                step = self.definition.by_id[pointer.step_id]
+                self.cancel(self.draft.edit(pointer_id), proceed=step.proceed_after_cancel)
 
     # -------------------------------------------------------------------------------------- events
 
@@ -387,9 +391,10 @@ class _Advance:
             for pointer_id in fits:
                 pointer = self.draft.edit(pointer_id)
                 pointer.status = PointerStatus.PENDING
+                pointer.sleep_until = None
                 pointer.event_published = True
                 pointer.event_data = event.data
-            if fits:
+            if fits and event.name not in (ACTIVITY_EVENT, CHILD_EVENT):  # whose keys are waited for once
                 self.draft.set("consumed", {**self.after.consumed, key: [*consumed, event.id]})
 
     # ------------------------------------------------------------------------------------ requests
@@ -413,9 +418,10 @@ class _Advance:
     def _control(self, request: Request) -> None:
         status = self.after.status
         if request.kind == "terminate":
-            self._end(WorkflowStatus.TERMINATED, "terminated", request.why or "terminated on request")
+            reason = request.why or "terminated on request"
+            self.end_instance(WorkflowStatus.TERMINATED, "terminated", reason)
         elif request.kind == "suspend" and status is WorkflowStatus.RUNNABLE:
-            self._suspend(request.why or "suspended on request")
+            self.suspend(request.why or "suspended on request")
         elif request.kind == "resume" and status is WorkflowStatus.SUSPENDED:
             self.draft.set("status", WorkflowStatus.RUNNABLE)
             self.draft.set("reason", None)
@@ -424,7 +430,7 @@ class _Advance:
                     again = self.draft.edit(pointer.id)
                     again.status = PointerStatus.PENDING
                     again.retry_count = 0
-            self._lifecycle("resumed")
+            self.lifecycle("resumed")
 
     # -------------------------------------------------------------------------------------- outbox
 
@@ -433,7 +439,14 @@ class _Advance:
         if len(left) != len(self.after.outbox):
             self.draft.set("outbox", left)
 
-    def _lifecycle(self, kind: str, **details: Plain) -> None:
+    def lifecycle(self, kind: str, *, time: datetime | None = None, **details: Plain) -> None:
         if self.options.lifecycle:
             body: Plain = {name: value for name, value in details.items() if value is not None}
-            self.draft.send(f"lifecycle.{kind}", body)
+            self.draft.send(f"lifecycle.{kind}", body, time)
+        elif kind in ("completed", "terminated") and self.options.post:
+            self.draft.send(f"lifecycle.{kind}", {}, time)
+
+
+def timed_out(step: Step) -> Failure:
+    """What a step fails with when its time is up."""
+    return Failure("StepTimeoutError", f"step {step.id} took longer than {step.timeout}")

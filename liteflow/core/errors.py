@@ -7,6 +7,9 @@ LiteFlowError
 ├── SettingsError              an option is unknown or impossible; names the option
 ├── DataError                  a value can't be stored or read back; names its path
 ├── StepTimeoutError           a step ran longer than its timeout
+├── ActivityFailedError        whoever did an activity says that it failed
+├── ActivityTokenError         a token of an activity is wrong, has expired or was given back
+├── ChildWorkflowError         a child workflow did not complete
 ├── HostStateError             the host is not in the state that the call needs
 ├── InstanceUnreadableError    a stored instance is of a format that this process doesn't know
 └── ProviderError              a backend failed
@@ -53,6 +56,18 @@ class DataError(LiteFlowError):
 
 class StepTimeoutError(LiteFlowError):
     """A step ran longer than its timeout. It goes through the step's error policy."""
+
+
+class ActivityFailedError(LiteFlowError):
+    """Whoever did an activity says that it failed. Under the step's policy; RETRY offers it anew."""
+
+
+class ActivityTokenError(LiteFlowError):
+    """No activity is leased under this token: it is wrong, was given back, or has expired. Take it again."""
+
+
+class ChildWorkflowError(LiteFlowError):
+    """A child workflow was terminated or could not be started. It goes through the step's error policy."""
 
 
 class HostStateError(LiteFlowError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from time import monotonic
@@ -16,9 +17,9 @@ from types import TracebackType
 from typing import Any
 
 from liteflow.core import codec, engine
-from liteflow.core.builder import Workflow
+from liteflow.core.activities import Activities, PendingActivity
+from liteflow.core.admission import admit, engine_options
 from liteflow.core.definition import WorkflowDefinition
-from liteflow.core.engine import EngineOptions
 from liteflow.core.errors import (
     DataError,
     DefinitionNotFoundError,
@@ -27,6 +28,7 @@ from liteflow.core.errors import (
     WorkflowNotFoundError,
 )
 from liteflow.core.events import EventDispatcher
+from liteflow.core.hooks import Hooks, LifecycleEvent, Phase, StepFactory, StepMiddleware, WorkflowMiddleware
 from liteflow.core.memory_lock import LocalLockProvider
 from liteflow.core.memory_queue import SingleNodeQueueProvider
 from liteflow.core.memory_store import MemoryPersistenceProvider
@@ -38,6 +40,7 @@ from liteflow.core.models import (
     Request,
     WorkflowStatus,
 )
+from liteflow.core.outbox import Outbox
 from liteflow.core.periodic import Periodic
 from liteflow.core.poller import Poller
 from liteflow.core.providers import (
@@ -56,6 +59,7 @@ from liteflow.core.registry import WorkflowRegistry
 from liteflow.core.runner import ENDED_TOPIC, Runner
 from liteflow.core.settings import Settings
 from liteflow.core.views import WorkflowInstance
+from liteflow.core.workflow import Workflow
 
 log = logging.getLogger("liteflow.host")
 
@@ -65,6 +69,12 @@ _EVENT_IDS = uuid.UUID("f2a1f7de-7d53-4a55-8a64-0f6a2f1c0f5e")
 REDRIVE_AT_ONCE = 1000
 """So many parked instances of a definition are looked at again when a host that has it starts."""
 
+
+RESERVED = "liteflow."
+"""So begin the names of the events by which LiteFlow itself ends waits."""
+
+PURGE_AT_ONCE = 500
+"""So many instances are deleted in one call."""
 
 RECORDED_FOR = 1.0
 """Seconds for which the recorded definitions are not read again, so that a burst of starts is cheap."""
@@ -83,7 +93,8 @@ def event_id(idempotency_key: str) -> str:
 class WorkflowHost:
     """Registers workflows, starts and steers instances and, once started, runs them.
 
-    `scheduler=False` leaves waking what is due to other processes.
+    `scheduler=False` leaves waking what is due to other processes. `step_factory` makes the objects of the
+    user's step classes.
     """
 
     def __init__(
@@ -94,6 +105,7 @@ class WorkflowHost:
         settings: Settings,
         *,
         scheduler: bool = True,
+        step_factory: StepFactory | None = None,
     ) -> None:
         _check_sharing(persistence, queue, lock, settings)
         self.registry = WorkflowRegistry()
@@ -107,7 +119,9 @@ class WorkflowHost:
         self._runner: Runner | None = None
         self._poller: Poller | None = None
         self._heartbeat: Periodic | None = None
+        self._hooks = Hooks(step_factory)
         self._events = EventDispatcher(persistence, queue)
+        self._activities = Activities(persistence, queue, settings.activity_lease, self.publish_encoded)
         self._consumers: list[Consumer] = []
         self._event_consumer: Consumer | None = None
         self._prefetch = settings.concurrency
@@ -126,6 +140,36 @@ class WorkflowHost:
     def is_registered(self, workflow_id: str, version: int | None = None) -> bool:
         """True if this version is registered here, or any if none is given."""
         return self.registry.is_registered(workflow_id, version)
+
+    # ------------------------------------------------------------------------------------------- hooks
+
+    def add_step_middleware(self, middleware: StepMiddleware) -> None:
+        """Run ``middleware(context, body, next)`` around each body; ``next()`` gives the result.
+
+        The first that was added is outermost.
+        """
+        self._hooks.step_middleware.append(middleware)
+
+    def add_workflow_middleware(self, phase: Phase, middleware: WorkflowMiddleware) -> None:
+        """Run ``middleware(instance, next)`` in a phase of an instance's life.
+
+        ``pre``: before anything of it is stored; what it raises refuses the start. ``post``: when it has
+        ended, however it did. ``execute``: each time that it was advanced.
+        """
+        if phase not in self._hooks.workflow_middleware:
+            raise SettingsError(f"there is no phase {phase!r}; phases are 'pre', 'post' and 'execute'")
+        self._hooks.workflow_middleware[phase].append(middleware)
+
+    def on_lifecycle_event(self, callback: Callable[[LifecycleEvent], Any]) -> None:
+        """Call back with what happens to instances, after it was stored, in order for each instance.
+
+        Called in the process that advanced the instance.
+        """
+        self._hooks.on_lifecycle_event.append(callback)
+
+    def on_step_error(self, callback: Callable[[WorkflowInstance, Any, BaseException], Any]) -> None:
+        """Call back with (instance, step, exception) when a step has failed, also if it is tried again."""
+        self._hooks.on_step_error.append(callback)
 
     # ----------------------------------------------------------------------------------- start and stop
 
@@ -151,6 +195,14 @@ class WorkflowHost:
                 self.queue,
                 self.lock,
                 self.settings,
+                hooks=self._hooks,
+                send_outbox=Outbox(
+                    self,
+                    self.persistence,
+                    self.queue,
+                    self._hooks,
+                    publish_lifecycle=self.settings.lifecycle is not False,
+                ).send,
                 slots_changed=self._slots_changed,
             )
             self._runner.start()
@@ -264,8 +316,10 @@ class WorkflowHost:
         reference: str | None = None,
         key: str | None = None,
         traceparent: str | None = None,
+        child_id: str | None = None,
+        parent: str | None = None,
     ) -> str:
-        """`start_workflow` with data that is encoded already. `key` makes the id."""
+        """`start_workflow` with data that is encoded already. `key` makes the id, or `child_id` is it."""
         self.open()
         if (size := codec.size(data)) > self.settings.max_data_size:
             raise DataError("data", f"it has {size} bytes, over {self.settings.max_data_size}")
@@ -276,7 +330,7 @@ class WorkflowHost:
             version = self._recorded_version(workflow_id, version)
         now = self.persistence.now()
         instance = Instance(
-            id=str(uuid.uuid4()) if key is None else start_id(key),
+            id=child_id or (str(uuid.uuid4()) if key is None else start_id(key)),
             workflow_definition_id=workflow_id,
             version=version,
             create_time=now,
@@ -285,9 +339,11 @@ class WorkflowHost:
             traceparent=traceparent,
             token=uuid.uuid4().hex,
             begun=False,
+            parent=parent,
         )
         if definition is not None:
-            options = EngineOptions(self.settings.on_error, self.settings.lifecycle)
+            admit(instance, definition, self._hooks)
+            options = engine_options(self.settings, self._hooks, self.queue)
             begun = engine.advance(instance, definition, now, options=options)
             assert begun is not None
             begun.token = instance.token
@@ -298,6 +354,17 @@ class WorkflowHost:
         if self.persistence.create([instance])[0]:
             self._send(Message(workflow_queue(workflow_id, version), instance.id, traceparent))
         return instance.id
+
+    def start_child(
+        self,
+        child_id: str,
+        workflow: str,
+        version: int | None,
+        data: dict[str, codec.Plain],
+        parent: str | None,
+    ) -> None:
+        """Start an instance as the child of another one. For LiteFlow; workflows have a verb for it."""
+        self.start_encoded(workflow, version, data, child_id=child_id, parent=parent)
 
     def _recorded_version(self, workflow_id: str, version: int | None) -> int:
         known = self._recorded.get(workflow_id)
@@ -346,9 +413,12 @@ class WorkflowHost:
         time: datetime | None = None,
         id_key: str | None = None,
         traceparent: str | None = None,
+        internal: bool = False,
     ) -> str:
         """`publish_event` with data that is encoded already. `id_key` makes the id."""
         self.open()
+        if name.startswith(RESERVED) and not internal:
+            raise DataError("name", f"names that begin with {RESERVED!r} are LiteFlow's own")
         if time is not None and time.tzinfo is None:
             raise DataError("effective_date", "has no time zone; use datetime.now(timezone.utc) and the like")
         event = Event(
@@ -405,6 +475,51 @@ class WorkflowHost:
                 "workflow %s is stored; its wake-up could not be sent (%s); the scheduler sends it",
                 message.body, exc,
             )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------ activities
+
+    def get_pending_activity(
+        self, name: str, worker_id: str = "", timeout: float = 0.0
+    ) -> PendingActivity | None:
+        """Take the oldest activity of this name that is offered, for `activity_lease` seconds.
+
+        Waits up to `timeout` seconds for one; None if there is none. Unless its outcome is submitted before
+        it expires, it is offered again.
+        """
+        self.open()
+        return self._activities.take(name, worker_id, timeout)
+
+    def submit_activity_success(self, token: str, result: Any = None) -> None:
+        """The activity is done. `ActivityTokenError` if the token is wrong or has expired."""
+        self.open()
+        self._activities.submit(token, {"result": codec.encode(result, "result")})
+
+    def submit_activity_failure(self, token: str, error: object) -> None:
+        """The activity has failed: its step fails with `ActivityFailedError`, under its policy."""
+        self.open()
+        self._activities.submit(token, {"error": str(error)})
+
+    def release_activity_token(self, token: str) -> None:
+        """Give an activity back undone, to be offered again at once."""
+        self.open()
+        self._activities.release(token)
+
+    # ------------------------------------------------------------------------------------------- cleaning
+
+    def purge_workflows(self, status: WorkflowStatus, older_than: datetime) -> int:
+        """Delete instances of an ended status that ended before a point in time, with all that is theirs.
+
+        In batches; returns how many.
+        """
+        if not status.ended:
+            raise ValueError(f"only ended workflows can be purged, not {status.name} ones")
+        if older_than.tzinfo is None:
+            raise ValueError("older_than has no time zone; use datetime.now(timezone.utc) and the like")
+        self.open()
+        purged = 0
+        while batch := self.persistence.purge(status, older_than, PURGE_AT_ONCE):
+            purged += batch
+        return purged
 
     # --------------------------------------------------------------------------------------------- looking
 
@@ -481,13 +596,16 @@ def configure_workflow_host(
     """Make a host. Without providers it runs in this process alone, in memory.
 
     Options are those of `Settings`: concurrency, lease_ttl, poll_interval, shutdown_timeout,
-    max_data_size, on_error, ... `SettingsError` names what is wrong with them.
+    max_data_size, on_error, ... `SettingsError` names what is wrong with them. `step_factory` makes the
+    objects of step classes: ``step_factory(cls, context)``.
     """
+    step_factory = options.pop("step_factory", None)
     return WorkflowHost(
         persistence_service or MemoryPersistenceProvider(),
         queue_service or SingleNodeQueueProvider(),
         lock_service or LocalLockProvider(),
         Settings.of(options),
+        step_factory=step_factory,
     )
 
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from liteflow.core import codec
 from liteflow.core.codec import Plain
 from liteflow.core.models import Claim, Event
-from liteflow.core.result import ExecutionResult
+from liteflow.core.result import ChildRequest, ExecutionResult
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A body raised: what an error record and the error policy need. `permanent`: trying again is no use."""
+    """A body raised: what an error record and the error policy need.
+
+    `permanent`: trying again is no use. `afresh`: the next attempt waits anew instead of going on with
+    what this one had got.
+    """
 
     type: str
     message: str
     traceback: str = ""
     permanent: bool = False
+    afresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,13 @@ class EventsFound:
 
 
 @dataclass(frozen=True, slots=True)
+class ConditionsHeld:
+    """The cancel conditions of these open pointers are true."""
+
+    pointer_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Archived:
     """Ended pointers that are in the history now and can leave the working document."""
 
@@ -88,7 +100,7 @@ class Refused:
     reason: str
 
 
-Input = BodyEnded | BodyClaimed | EventsFound | Archived | OutboxSent | Poisoned | Refused
+Input = BodyEnded | BodyClaimed | EventsFound | ConditionsHeld | Archived | OutboxSent | Poisoned | Refused
 
 
 def encode_result(result: ExecutionResult) -> ExecutionResult:
@@ -98,6 +110,7 @@ def encode_result(result: ExecutionResult) -> ExecutionResult:
         result,
         outcome_value=codec.encode(result.outcome_value, "outcome"),
         persistence_data=codec.encode(result.persistence_data, "persistence_data"),
+        activity_parameters=codec.encode(result.activity_parameters, "parameters"),
         branch_values=None
         if branch is None
         else tuple(codec.encode(value, f"items[{index}]") for index, value in enumerate(branch)),
@@ -116,7 +129,7 @@ def ended_to_plain(ended: BodyEnded) -> Plain:
     }
     if ended.failure is not None:
         failure = ended.failure
-        plain["failure"] = [failure.type, failure.message, failure.traceback, failure.permanent]
+        plain["failure"] = list(astuple(failure))
     if result is not None:
         plain["result"] = {
             "proceed": result.proceed,
@@ -128,6 +141,11 @@ def ended_to_plain(ended: BodyEnded) -> Plain:
             "event_name": result.event_name,
             "event_key": result.event_key,
             "event_since": codec.encode(result.event_since),
+            "blocks": None if result.blocks is None else list(result.blocks),
+            "timeout": codec.encode(result.timeout),
+            "activity_name": result.activity_name,
+            "activity_parameters": result.activity_parameters,
+            "child": None if result.child is None else asdict(result.child),
         }
     return plain
 
@@ -140,10 +158,15 @@ def ended_from_plain(plain: Any) -> BodyEnded:
         sleep_for: timedelta | None = codec.decode(values["sleep_for"])
         since: datetime | None = codec.decode(values["event_since"])
         branch = values["branch_values"]
+        timeout: timedelta | None = codec.decode(values["timeout"])
+        blocks, child = values["blocks"], values["child"]
         values.update(
             sleep_for=sleep_for,
             event_since=since,
             branch_values=None if branch is None else tuple(branch),
+            timeout=timeout,
+            blocks=None if blocks is None else tuple(blocks),
+            child=None if child is None else ChildRequest(**child),
         )
         result = ExecutionResult(**values)
     failure = Failure(*plain["failure"]) if "failure" in plain else None

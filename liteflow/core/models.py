@@ -57,7 +57,11 @@ class Pointer:
     the enclosing container pointers, outermost first. `sleep_until` is the due time of a sleep or a
     retry pause. `open_children` counts the pointers directly in this container that have not ended, and
     `next_item` the items of a for_each that have begun. `retry_count` is the number of runs that failed
-    since the last success or resume. `error` is the last failure in one line, for people.
+    since the last success or resume. `error` is the last failure in one line, for people. `deadline` is
+    when the step's time is up; `timed_out` tells that a wait ended without its event, whose time-out is
+    in `sleep_until` meanwhile. `activity` names the activity that is waited for. `completion` orders the
+    steps that a saga may have to undo. `compensating` tells that the pointer's block was given up, and
+    `undo` whose compensations are to run, the one at work first.
     """
 
     id: str
@@ -80,6 +84,12 @@ class Pointer:
     open_children: int = 0
     next_item: int = 0
     error: str | None = None
+    deadline: datetime | None = None
+    timed_out: bool = False
+    activity: str | None = None
+    completion: int = 0
+    compensating: bool = False
+    undo: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -100,7 +110,10 @@ FIRST_POINTER = "1"
 _pointer_values = attrgetter(*(f.name for f in fields(Pointer)))
 
 
-GIVEN_BACK = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+"""Before anything that happened here."""
+
+GIVEN_BACK = EPOCH
 """The end of a claim that its process has given up in good order: anybody may take it; nobody has died."""
 
 
@@ -171,6 +184,9 @@ class Instance:
     `applied` are the ids of the requests applied lately. `consumed` maps name and key (see
     `wait_key`) to the ids of the events taken. `items` holds the collections of for_each containers by
     pointer id. `begun` is False as long as no process that knows the definition has looked at it.
+    `deadline` is when its time is up, until that has been dealt with. `completions` counts what
+    `Pointer.completion` orders. `parent` is the id of the instance that started this one as its child and
+    waits for its end.
     """
 
     id: str
@@ -203,6 +219,9 @@ class Instance:
     crashes: int = 0
     parked: Parked | None = None
     traceparent: str | None = None
+    deadline: datetime | None = None
+    completions: int = 0
+    parent: str | None = None
 
     def open_pointers(self) -> Iterator[Pointer]:
         """The pointers that have not ended."""

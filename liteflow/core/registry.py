@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from liteflow.core.builder import Workflow
 from liteflow.core.definition import WorkflowDefinition
 from liteflow.core.errors import DefinitionError, DefinitionNotFoundError
+from liteflow.core.workflow import Workflow
 
 
 class WorkflowRegistry:

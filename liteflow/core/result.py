@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,13 +18,24 @@ def as_duration(value: timedelta | float) -> timedelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildRequest:
+    """A workflow to start as a child, under an id that the same attempt gives it again; `data` is encoded."""
+
+    id: str
+    workflow: str
+    version: int | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionResult:
     """Tells the engine how to go on after a body has run. Built by the named constructors.
 
     With `proceed` the step has ended with `outcome_value`. Without it the step is called again: after
     `sleep_for`, when its `branch_values` children have ended, when the event of `event_name` and
-    `event_key` has come, or at once if there is none of these; then `context.persistence_data` is what
-    was given here.
+    `event_key` has come or the wait's `timeout` is over, when the activity `activity_name` or the `child`
+    has ended, or at once if there is none of these; then `context.persistence_data` is what was given
+    here. `blocks` are the blocks that branching begins; None for all.
     """
 
     proceed: bool = False
@@ -32,10 +43,15 @@ class ExecutionResult:
     persistence_data: Any = None
     sleep_for: timedelta | None = None
     branch_values: tuple[Any, ...] | None = None
+    blocks: tuple[int, ...] | None = None
     item_window: int | None = None
     event_name: str | None = None
     event_key: str | None = None
     event_since: datetime | None = None
+    timeout: timedelta | None = None
+    activity_name: str | None = None
+    activity_parameters: Any = None
+    child: ChildRequest | None = None
 
     @staticmethod
     def next() -> ExecutionResult:
@@ -74,16 +90,65 @@ class ExecutionResult:
         return ExecutionResult(branch_values=tuple(values), item_window=window)
 
     @staticmethod
+    def branch_into(blocks: Iterable[int], item: Any, data: Any = None) -> ExecutionResult:
+        """Run only these of the step's blocks, once each; then the step ends, or is called again."""
+        return ExecutionResult(branch_values=(item,), blocks=tuple(blocks), persistence_data=data)
+
+    @staticmethod
     def wait_for_event(
-        name: str, key: object, effective_date: datetime | None = None, data: Any = None
+        name: str,
+        key: object,
+        effective_date: datetime | None = None,
+        data: Any = None,
+        *,
+        timeout: timedelta | float | None = None,
     ) -> ExecutionResult:
         """Call the step again when an event of `name` and `key`, not older than `effective_date`, is there.
 
         The default is the moment the step began to wait. The event's data is in
-        `context.execution_pointer.event_data` then.
+        `context.execution_pointer.event_data` then. When `timeout` is over first, the step is called with
+        `context.execution_pointer.timed_out`.
         """
-        if effective_date is not None and effective_date.tzinfo is None:
-            raise ValueError("effective_date has no time zone; use datetime.now(timezone.utc) and the like")
         return ExecutionResult(
-            event_name=str(name), event_key=str(key), event_since=effective_date, persistence_data=data
+            event_name=str(name),
+            event_key=str(key),
+            event_since=_moment(effective_date),
+            persistence_data=data,
+            timeout=None if timeout is None else as_duration(timeout),
         )
+
+    @staticmethod
+    def wait_for_activity(
+        name: str,
+        parameters: Any = None,
+        effective_date: datetime | None = None,
+        data: Any = None,
+        *,
+        timeout: timedelta | float | None = None,
+    ) -> ExecutionResult:
+        """Offer an activity, and call the step again when somebody has done it, or has failed to.
+
+        `effective_date` is since when it counts as offered, by default now. What came back is in
+        `context.execution_pointer.event_data`: ``{"result": ...}`` or ``{"error": "..."}``.
+        """
+        return ExecutionResult(
+            activity_name=str(name),
+            activity_parameters=parameters,
+            event_since=_moment(effective_date),
+            persistence_data=data,
+            timeout=None if timeout is None else as_duration(timeout),
+        )
+
+    @staticmethod
+    def start_child(child: ChildRequest, *, wait: bool) -> ExecutionResult:
+        """Start a child and, with `wait`, call the step again when it has ended; else go on.
+
+        How it ended is in `context.execution_pointer.event_data`.
+        """
+        return ExecutionResult(proceed=not wait, child=child)
+
+
+def _moment(value: datetime | None) -> datetime | None:
+    if value is not None and value.tzinfo is None:
+        raise ValueError("effective_date has no time zone; use datetime.now(timezone.utc) and the like")
+    return value

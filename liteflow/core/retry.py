@@ -18,6 +18,7 @@ class WorkflowErrorHandling(enum.Enum):
     RETRY = "retry"
     SUSPEND = "suspend"
     TERMINATE = "terminate"
+    COMPENSATE = "compensate"
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,18 @@ from functools import partial
 
 from liteflow.core import codec, engine
 from liteflow.core.activation import Activation, Phase
-from liteflow.core.bodies import BodyRunner, Job
+from liteflow.core.admission import admit, engine_options
+from liteflow.core.bodies import BodyRunner, Check, Job
 from liteflow.core.calls import Calls, Loaded, Look
 from liteflow.core.definition import WorkflowDefinition
 from liteflow.core.engine import EngineOptions
-from liteflow.core.errors import DataError, InstanceUnreadableError
+from liteflow.core.errors import DataError, InstanceUnreadableError, StepTimeoutError
+from liteflow.core.hooks import Hooks
 from liteflow.core.inputs import (
     Archived,
     BodyClaimed,
     BodyEnded,
+    ConditionsHeld,
     EventsFound,
     Failure,
     Input,
@@ -72,11 +75,15 @@ from liteflow.core.registry import WorkflowRegistry
 from liteflow.core.settings import Settings
 from liteflow.core.slots import Slots
 from liteflow.core.transition import Outcome, Transition
+from liteflow.core.views import WorkflowInstance
 
 log = logging.getLogger("liteflow.runner")
 
 ARCHIVE_AT = 64
 """So many ended pointers may be in the working document before they are moved to the history."""
+
+OUTBOX_AT = 64
+"""With so many items in it, an outbox is sent while the instance goes on."""
 
 TURN = 0.005
 """Seconds that the next item of a for_each gives the one before it to end."""
@@ -96,7 +103,7 @@ CANCEL_TOPIC = "cancel"
 DUE_TOPIC = "due"
 """Broadcast with a time (seconds since the epoch) earlier than the scheduler may expect."""
 
-OutboxSender = Callable[[Instance, Sequence[OutboxItem]], None]
+OutboxSender = Callable[[Instance, WorkflowDefinition, Sequence[OutboxItem]], None]
 
 
 class Runner:
@@ -110,7 +117,8 @@ class Runner:
         lock: LockProvider,
         settings: Settings,
         *,
-        send_outbox: OutboxSender | None = None,
+        hooks: Hooks,
+        send_outbox: OutboxSender,
         slots_changed: Callable[[int], None] = lambda free: None,
     ) -> None:
         self.id = f"{uuid.uuid4().hex[:12]}"
@@ -119,15 +127,10 @@ class Runner:
         self._queue = queue
         self._lock = lock
         self._settings = settings
-        self._options = EngineOptions(settings.on_error, settings.lifecycle)
+        self._hooks = hooks
         self._send_outbox = send_outbox
         self._loop = Loop("liteflow-runner")
-        bodies = BodyRunner(
-            persistence.now,
-            settings.max_data_size,
-            settings.on_error,
-            lambda: persistence.clock_uncertainty,
-        )
+        bodies = BodyRunner(persistence.now, settings, hooks, lambda: persistence.clock_uncertainty)
         self._bodies = bodies
         self._slots = Slots(settings.concurrency, bodies, self._slot_ended)
         self._acts: dict[str, Activation] = {}
@@ -279,6 +282,8 @@ class Runner:
         self._acts[act.instance_id] = act
         act.phase = Phase.LEASING
         act.again = act.leave = act.committing = act.one_by_one = act.timer = act.archiving = False
+        act.checking = act.committed = act.flushing = False
+        act.unchecked = True
         act.waiting_for = 0
         act.instance = act.definition = None
         act.turns.clear()
@@ -447,13 +452,31 @@ class Runner:
     def _activate(
         self, act: Activation, loaded: Loaded, instance: Instance, definition: WorkflowDefinition
     ) -> None:
+        if instance.begun:
+            self._enter(act, loaded, instance, definition)
+            return
+
+        def admitted(refusal: object) -> None:
+            if refusal is not None:
+                act.inputs.append(Refused(str(refusal)))
+            self._enter(act, loaded, instance, definition)
+
+        self._calls.hooks.put(partial(self._admit, instance, definition), admitted)
+
+    def _admit(self, instance: Instance, definition: WorkflowDefinition) -> str | None:
+        """Why an instance that came without its definition must not begin; None if it may."""
+        try:
+            codec.decode_data(instance.data, definition.data_type)
+            admit(instance, definition, self._hooks)
+        except Exception as exc:  # the user's middleware refuses with what it likes
+            return f"{type(exc).__name__}: {exc}"
+        return None
+
+    def _enter(
+        self, act: Activation, loaded: Loaded, instance: Instance, definition: WorkflowDefinition
+    ) -> None:
         act.attempts = 0
         act.instance, act.definition, act.phase = instance, definition, Phase.ACTIVE
-        if not instance.begun and definition.data_type is not None:
-            try:
-                codec.decode_data(instance.data, definition.data_type)
-            except DataError as exc:
-                act.inputs.append(Refused(str(exc)))
         if loaded.events:
             act.inputs.append(EventsFound(loaded.events))
         self._go(act)
@@ -487,8 +510,9 @@ class Runner:
         if act.one_by_one:
             inputs, act.inputs = inputs[:1], inputs[1:]
         lease_until = now + timedelta(seconds=max(0.0, act.lease.expires - time.monotonic()))
+        due = now - self._persistence.clock_uncertainty
         transition = engine.advance(
-            act.instance, act.definition, now, inputs, lease_until=lease_until, options=self._options
+            act.instance, act.definition, now, inputs, due=due, lease_until=lease_until, options=self._options
         )
         if transition is not None:
             transition.token = uuid.uuid4().hex
@@ -497,9 +521,52 @@ class Runner:
         else:
             self._settle_inputs(act, inputs)
         if not any(isinstance(happened, Poisoned) for happened in inputs):
-            self._dispatch(act, act.instance, now)
+            if not self._check_conditions(act, act.instance):
+                self._dispatch(act, act.instance, now)
         if not (act.committing or act.busy or act.waiting_for or act.inputs or act.timer):
             self._nothing_to_do(act, now)
+
+    @property
+    def _options(self) -> EngineOptions:
+        return engine_options(self._settings, self._hooks, self._queue)
+
+    def _check_conditions(self, act: Activation, instance: Instance) -> bool:
+        """Have the cancel conditions evaluated that the last commit may have made true.
+
+        True while that is under way: until then nothing else is begun, so that they come first.
+        """
+        assert act.definition is not None
+        if not act.definition.has_conditions:
+            return False
+        if act.checking or act.committing:
+            return True
+        if act.leave or not act.unchecked:
+            return False
+        act.unchecked = False
+        pointers = engine.conditional(instance, act.definition)
+        if not pointers or self._draining:
+            return False
+        check = Check(instance.copy(), act.definition, pointers)
+        act.checking = True
+        act.waiting_for += 1
+        self._slots.submit(check)
+        self._loop.later(self._settings.long_step, partial(self._check_waits, act, check))
+        return True
+
+    def _check_waits(self, act: Activation, check: Check) -> None:
+        """No slot was free for it: the instance is given back, and looked at again later."""
+        if check.began is None and self._slots.withdraw(check):
+            act.leave = True
+            self._checked(act, check, ConditionsHeld([]))
+
+    def _checked(self, act: Activation, check: Check, held: ConditionsHeld) -> None:
+        if act.instance is None or not act.checking:
+            return
+        act.checking = False
+        act.waiting_for -= 1
+        if held.pointer_ids:
+            act.inputs.append(held)
+        self._go(act)
 
     def _begin_with_first_body(self, act: Activation, now: datetime) -> None:
         """An un-begun instance is begun in the commit of its first body.
@@ -521,7 +588,7 @@ class Runner:
         instance = act.instance
         if act.again and not act.leave:
             self._load(act)
-        elif instance.outbox and self._send_outbox is not None and not act.leave:
+        elif instance.outbox and not act.leave and not act.flushing:
             self._flush_outbox(act, instance)
         elif not act.leave and not act.lost and (near := self._near_due(instance, now)) is not None:
             act.timer = True
@@ -542,22 +609,24 @@ class Runner:
         return max(seconds, 0.0005) if seconds < NEAR else None
 
     def _flush_outbox(self, act: Activation, instance: Instance) -> None:
+        assert act.definition is not None
         items = list(instance.outbox)
-        send = self._send_outbox
-        assert send is not None
+        act.flushing = True
 
         def sent(result: object) -> None:
             if act.instance is not instance:
                 return
             act.waiting_for -= 1
+            act.flushing = False
             if isinstance(result, Exception):
+                log.warning("workflow %s: its outbox can't be sent now: %s", act.instance_id, result)
                 act.leave = True  # wake_at is still the lease's end: somebody sends it then
             else:
                 act.inputs.append(OutboxSent(items[-1].sequence))
             self._go(act)
 
         act.waiting_for += 1
-        self._calls.write.put(partial(send, instance, items), sent)
+        self._calls.outbox.put(partial(self._send_outbox, instance.copy(), act.definition, items), sent)
 
     # -------------------------------------------------------------------------------------------- bodies
 
@@ -634,6 +703,25 @@ class Runner:
         job = self._job(act, instance, pointer)
         self._slots.submit(job, alone=instance.crashes >= ALONE_FROM)
         self._loop.later(self._settings.long_step, partial(self._check_long, act, job))
+        self._watch(job)
+
+    def _watch(self, job: Job) -> None:
+        """See to it that the body is told, and its step fails, when its time is up."""
+        timeout = job.step.timeout
+        if timeout is None or job.ended or job.dropped:
+            return
+        left = timeout.total_seconds()
+        if job.pointer.deadline is not None:
+            left = (job.pointer.deadline - self._persistence.now()).total_seconds()
+        elif job.began is not None:
+            left -= time.monotonic() - job.began
+        if left > 0 or job.began is None:
+            self._loop.later(max(left, 0.001), partial(self._watch, job))
+            return
+        failure = engine.timed_out(job.step)
+        self._body_ended(job, BodyEnded(job.pointer.id, self._persistence.now(), failure=failure))
+        job.dropped = True
+        job.cancellation.set()
 
     def _check_long(self, act: Activation, job: Job) -> None:
         """A body that still runs is claimed; one that found no slot is given back for others to run."""
@@ -655,8 +743,16 @@ class Runner:
         act.inputs.append(BodyClaimed(job.pointer.id, job.claim))
         self._go(act)
 
-    def _slot_ended(self, job: Job, ended: BodyEnded) -> None:
-        self._loop.post(partial(self._body_ended, job, ended))
+    def _slot_ended(self, work: Job | Check, outcome: BodyEnded | ConditionsHeld) -> None:
+        if isinstance(work, Job) and isinstance(outcome, BodyEnded):
+            self._loop.post(partial(self._body_ended, work, outcome))
+        elif isinstance(work, Check) and isinstance(outcome, ConditionsHeld):
+            self._loop.post(partial(self._check_ended, work, outcome))
+
+    def _check_ended(self, check: Check, held: ConditionsHeld) -> None:
+        act = self._acts.get(check.instance.id)
+        if act is not None:
+            self._checked(act, check, held)
 
     def _body_ended(self, job: Job, ended: BodyEnded) -> None:
         job.ended = True
@@ -716,12 +812,14 @@ class Runner:
         waited = {p.id for p in instance.pointers.values() if p.status is PointerStatus.WAITING_FOR_EVENT}
         cancelled = self._cancelled_claims(instance, inputs, transition)
         transition.apply(instance)
+        act.unchecked = act.committed = True
         self._settle_inputs(act, inputs)
+        self._tell_time_outs(act, instance, transition)
         for token in cancelled:
             self._queue.notify(CANCEL_TOPIC, token)
         for pointer in transition.pointers.values():
             job = act.busy.get(pointer.id)
-            if job is not None and pointer.ended and not job.ended:
+            if job is not None and not job.ended and _superseded(job, pointer):
                 job.dropped = True
                 job.cancellation.set()
                 del act.busy[pointer.id]
@@ -731,8 +829,26 @@ class Runner:
                 "workflow %s (%s version %d) is %s%s", instance.id, instance.workflow_definition_id,
                 instance.version, instance.status.name, f": {instance.reason}" if instance.reason else "",
             )  # fmt: skip
+        if len(instance.outbox) >= OUTBOX_AT and not act.flushing:
+            self._flush_outbox(act, instance)
         self._look(act, instance, waited if before is WorkflowStatus.RUNNABLE else set())
         self._archive(act, instance)
+
+    def _tell_time_outs(self, act: Activation, instance: Instance, transition: Transition) -> None:
+        """The callbacks for failing steps hear of what no body has raised, too."""
+        late = [error for error in transition.errors if error.type == StepTimeoutError.__name__]
+        if late and act.definition is not None and self._hooks.on_step_error:
+            view, steps = self._view(act, instance), act.definition.by_id
+            for error in late:
+                told = partial(
+                    self._hooks.step_failed, view, steps[error.step_id], StepTimeoutError(error.message)
+                )
+                self._calls.hooks.put(told, _ignore)
+
+    @staticmethod
+    def _view(act: Activation, instance: Instance) -> WorkflowInstance:
+        data_type = act.definition.data_type if act.definition is not None else None
+        return WorkflowInstance(instance.copy(), data_type)
 
     @staticmethod
     def _cancelled_claims(instance: Instance, inputs: list[Input], transition: Transition) -> list[str]:
@@ -767,6 +883,7 @@ class Runner:
         if claimed.over is not None:
             job.instance, job.pointer = instance.copy(), instance.pointers[claimed.pointer_id]
             self._slots.submit(job, alone=instance.crashes >= ALONE_FROM)
+            self._watch(job)
 
     def _long_ended(self, ended: BodyEnded) -> None:
         if ended.claim is not None and self._long.remove(ended.claim) is not None:
@@ -790,9 +907,10 @@ class Runner:
         self._go(act)
 
     def _archive(self, act: Activation, instance: Instance) -> None:
-        if act.archiving or instance.status.ended:
+        assert act.definition is not None
+        if act.archiving or instance.status.ended or len(instance.pointers) < ARCHIVE_AT:
             return
-        ended = [pointer for pointer in instance.pointers.values() if pointer.ended]
+        ended = engine.archivable(instance, act.definition)
         if len(ended) < ARCHIVE_AT:
             return
         act.archiving = True
@@ -871,6 +989,15 @@ class Runner:
     def _leave(self, act: Activation) -> None:
         """Give the lease back; what happens then depends on whether somebody was turned away by it."""
         act.phase = Phase.LEAVING
+        if act.committed and act.instance is not None and self._hooks.workflow_middleware["execute"]:
+            act.committed = False
+            view = self._view(act, act.instance)
+            observe = partial(self._hooks.observe, "execute", view)
+            self._calls.hooks.put(observe, lambda _: self._give_lease_back(act))
+        else:
+            self._give_lease_back(act)
+
+    def _give_lease_back(self, act: Activation) -> None:
         lease, act.lease = act.lease, None
         if lease is None:
             self._released(act, True)
@@ -952,6 +1079,13 @@ class Runner:
             self._begin(act)
         else:
             self._forget(act)
+
+
+def _superseded(job: Job, pointer: Pointer) -> bool:
+    """Has something happened to the pointer that makes the body's result worthless?"""
+    ran = job.pointer
+    same = (pointer.sleep_until, pointer.retry_count) == (ran.sleep_until, ran.retry_count)
+    return pointer.ended or pointer.compensating or pointer.status is PointerStatus.FAILED or not same
 
 
 def _ignore(result: object) -> None:

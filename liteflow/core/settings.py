@@ -28,7 +28,8 @@ class Settings:
     `on_error`: what happens to a failing step where neither it nor its definition says so.
     `allow_local_lock`: accept a process-local lock or queue beside a shared store, which is wrong
     as soon as a second process uses the store.
-    `lifecycle`: record lifecycle events.
+    `lifecycle`: tell of lifecycle events; by default where somebody can hear them.
+    `activity_lease`: how long somebody has an activity before it is offered to others.
     """
 
     concurrency: int = 16
@@ -42,7 +43,8 @@ class Settings:
     max_data_size: int = 4 * 1024 * 1024
     on_error: ErrorPolicy = DEFAULT_ERROR_POLICY
     allow_local_lock: bool = False
-    lifecycle: bool = False
+    lifecycle: bool | None = None
+    activity_lease: float = 30.0
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -85,6 +87,7 @@ _LEAST: dict[str, float] = {
     "shutdown_timeout": 0,
     "long_step": 0,
     "poison_after": 1,
+    "activity_lease": 0.01,
     "time_slice": 0,
     "wake_grace": 0.01,
     "max_data_size": 1024,

@@ -6,9 +6,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
-from liteflow.core.bodies import BodyRunner, Job
-from liteflow.core.inputs import BodyEnded
+from liteflow.core.bodies import BodyRunner, Work
 
 
 class Slots:
@@ -17,11 +17,11 @@ class Slots:
     The threads are daemons: a body that never returns can't keep a process from ending.
     """
 
-    def __init__(self, count: int, bodies: BodyRunner, ended: Callable[[Job, BodyEnded], None]) -> None:
+    def __init__(self, count: int, bodies: BodyRunner, ended: Callable[[Any, Any], None]) -> None:
         self._bodies = bodies
         self._ended = ended
-        self._jobs: deque[tuple[Job, bool]] = deque()
-        self._short: dict[Job, bool] = {}  # what runs and is not claimed; True for one that is alone
+        self._jobs: deque[tuple[Work, bool]] = deque()
+        self._short: dict[Work, bool] = {}  # what runs and is not claimed; True for one that is alone
         self._condition = threading.Condition()
         self._closed = False
         self._threads = [
@@ -31,19 +31,19 @@ class Slots:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, job: Job, *, alone: bool = False) -> None:
+    def submit(self, job: Work, *, alone: bool = False) -> None:
         """Run a job as soon as a slot is free, and with `alone` as soon as no short body runs beside it."""
         with self._condition:
             self._jobs.append((job, alone))
             self._condition.notify()
 
-    def claimed(self, job: Job) -> None:
+    def claimed(self, job: Work) -> None:
         """The job is a long step now: others need not wait for it."""
         with self._condition:
             if self._short.pop(job, None) is not None:
                 self._condition.notify_all()
 
-    def withdraw(self, job: Job) -> bool:
+    def withdraw(self, job: Work) -> bool:
         """Take back a job that no slot has begun. False if one has."""
         with self._condition:
             for entry in self._jobs:
@@ -76,7 +76,7 @@ class Slots:
                 job.began = time.monotonic()
                 if job.claim is None:
                     self._short[job] = alone
-            ended = self._bodies.run(job)
+            ended = self._bodies.work(job)
             with self._condition:
                 if self._short.pop(job, None):
                     self._condition.notify_all()

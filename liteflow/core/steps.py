@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import abc
+import functools
 import inspect
 import logging
 import threading
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 from liteflow.core.definition import Step
+from liteflow.core.errors import DefinitionError
 from liteflow.core.result import ExecutionResult
 from liteflow.core.views import ExecutionPointer, WorkflowInstance
 
@@ -19,6 +22,7 @@ class Cancellation:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._callbacks: list[Callable[[], object]] = []
 
     def is_set(self) -> bool:
         """True once the body should stop: terminated, taken over by another process, or shut down."""
@@ -31,6 +35,14 @@ class Cancellation:
     def set(self) -> None:
         """Ask the body to stop. Called by LiteFlow."""
         self._event.set()
+        for callback in list(self._callbacks):
+            callback()
+
+    def on_set(self, callback: Callable[[], object]) -> None:
+        """Call `callback` when it is set, or now if it is. For LiteFlow; may be called twice."""
+        self._callbacks.append(callback)
+        if self.is_set():
+            callback()
 
 
 class StepExecutionContext:
@@ -39,6 +51,7 @@ class StepExecutionContext:
     `attempt` counts the runs of this activation from 1. `idempotency_key` stays the same over re-runs
     of the same activation: hand it to systems that take one. `logger` adds instance, step and attempt
     to each line. `data` is the workflow's data; what a body changes in it is stored in its commit.
+    `error` is, in a compensation, what went wrong. `now` is when the body began, by the store's clock.
     """
 
     def __init__(
@@ -47,13 +60,23 @@ class StepExecutionContext:
         step: Step,
         pointer: ExecutionPointer,
         cancellation: Cancellation,
+        now: datetime,
     ) -> None:
         self.workflow = workflow
         self.step = step
         self.execution_pointer = pointer
         self.cancellation = cancellation
         self.attempt = pointer.retry_count + 1
-        self.error: str | None = None
+        self.now = now
+
+    @property
+    def error(self) -> str | None:
+        """In a compensation: the error that is being compensated, as ``Type: message``."""
+        pointers = self.workflow.record.pointers
+        for pointer_id in reversed(self.execution_pointer.scope):
+            if pointers[pointer_id].compensating:
+                return pointers[pointer_id].error
+        return None
 
     @property
     def data(self) -> Any:
@@ -107,12 +130,77 @@ class FunctionBody(StepBody):
 
     def run(self, context: StepExecutionContext) -> Any:
         result = self.function(context)
-        return _awaited(result) if inspect.isawaitable(result) else _as_result(result)
+        return _awaited(result, _as_result) if inspect.isawaitable(result) else _as_result(result)
 
 
-async def _awaited(result: Awaitable[Any]) -> ExecutionResult:
-    return _as_result(await result)
+async def _awaited(value: Awaitable[Any], then: Callable[[Any], ExecutionResult]) -> ExecutionResult:
+    return then(await value)
 
 
 def _as_result(value: Any) -> ExecutionResult:
     return value if isinstance(value, ExecutionResult) else ExecutionResult.next()
+
+
+class FunctionStep:
+    """A function with `@step`: its parameters are the step's inputs, its return value is `step.result`.
+
+    It can still be called as the function that it is. A parameter named `context` gets the context.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.__name__: str = getattr(function, "__name__", type(function).__name__)
+        self.signature = inspect.signature(function)
+        for parameter in self.signature.parameters.values():
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+                raise DefinitionError(
+                    f"step {self.__name__}: parameter {parameter.name!r} has no name for an input"
+                )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def body(self) -> StepBody:
+        """A new body for one execution."""
+        return _FunctionStepBody(self)
+
+
+class _FunctionStepBody(StepBody):
+    result: Any = None
+
+    def __init__(self, step: FunctionStep) -> None:
+        self._step = step
+
+    def run(self, context: StepExecutionContext) -> Any:
+        value = self._step.function(**self._arguments(context))
+        return _awaited(value, self._returned) if inspect.isawaitable(value) else self._returned(value)
+
+    def _arguments(self, context: StepExecutionContext) -> dict[str, Any]:
+        parameters = self._step.signature.parameters
+        inputs = {name: value for name, value in vars(self).items() if name != "_step"}
+        if "context" in parameters:
+            inputs.setdefault("context", context)
+        takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        unknown = [] if takes_more else [name for name in inputs if name not in parameters]
+        if unknown:
+            raise TypeError(f"step {self._step.__name__} has no parameter {unknown[0]!r}")
+        missing = [
+            p.name
+            for p in parameters.values()
+            if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in inputs
+        ]
+        if missing:
+            raise TypeError(f"step {self._step.__name__} has no input for its parameter {missing[0]!r}")
+        return inputs
+
+    def _returned(self, value: Any) -> ExecutionResult:
+        if isinstance(value, ExecutionResult):
+            return value
+        self.result = value
+        return ExecutionResult.next()
+
+
+def step(function: Callable[..., Any]) -> FunctionStep:
+    """Make a function a step of its own: ``.then(add).input("a", 1).output("total", lambda s: s.result)``."""
+    return FunctionStep(function)

@@ -35,11 +35,11 @@ class Transition:
 
     `fields` maps names of `Instance`'s scalar and list fields (status, complete_time, reason, fingerprint,
     begun, description, pointer_sequence, applied, inbox, consumed, outbox, outbox_sequence,
-    next_execution) to new values. `wake_at` and `message_sent` are always written. `waits` is the whole
-    new list of open waits, or None where it did not change. `claims_expected` are claims that have to be
-    stored exactly as they stand here, or the commit is a conflict: their holders renew them without
-    raising the revision. `crashes` is the new count, 0 after any progress. A commit also clears `parked` and
-    the scheduler's hold.
+    next_execution, deadline, completions) to new values. `wake_at` and `message_sent` are always written.
+    `waits` is the whole new list of open waits, or None where it did not change. `claims_expected` are
+    claims that have to be stored exactly as they stand here, or the commit is a conflict: their holders
+    renew them without raising the revision. `crashes` is the new count, 0 after any progress. A commit
+    also clears `parked` and the scheduler's hold.
     """
 
     instance_id: str

@@ -25,6 +25,7 @@ class ExecutionPointer:
         self.event_name: str | None = record.event_name
         self.event_key: str | None = record.event_key
         self.event_published: bool = record.event_published
+        self.timed_out: bool = record.timed_out
         self.predecessor_id: str | None = record.predecessor_id
         self.retry_count: int = record.retry_count
         self.scope: list[str] = list(record.scope)

@@ -11,12 +11,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from liteflow.core import Workflow, WorkflowBuilder, WorkflowStatus, engine
+from liteflow.core import Settings, Workflow, WorkflowBuilder, WorkflowStatus, engine
 from liteflow.core.bodies import BodyRunner, Job
 from liteflow.core.definition import WorkflowDefinition
 from liteflow.core.inputs import BodyClaimed, BodyEnded, EventsFound
 from liteflow.core.models import Claim, Event, Instance, PointerStatus, Request
-from liteflow.core.retry import DEFAULT_ERROR_POLICY
 from liteflow.core.transition import Transition
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -116,7 +115,7 @@ class Generated(Workflow):
             begun = sum(
                 1 for p in context.workflow.record.pointers.values() if p.predecessor_id == pointer.id
             )
-            heads = len(context.step.children)
+            heads = sum(len(block) for block in context.step.blocks)
             return begun // heads < rounds
 
         return at.while_(more).do(inner).id(name)
@@ -136,7 +135,7 @@ class Simulator:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.stored = Instance("i", "generated", 1, START, begun=False)
-        self.bodies = BodyRunner(lambda: self.now, 1 << 20, DEFAULT_ERROR_POLICY)
+        self.bodies = BodyRunner(lambda: self.now, Settings())
         self.events = 0
 
     def commit(self, *inputs: Any) -> Transition | None:
@@ -239,7 +238,7 @@ def test_a_join_waits_for_all_that_it_encloses(block: Block, seed: int, extra: i
     definition = workflow.definition()
     simulator = Simulator(definition, seed)
     box = definition.first.id
-    last = definition.first.edges[0].target
+    last = definition.first.next[0]
     while simulator.stored.status is not WorkflowStatus.COMPLETE:
         simulator.step() if simulator.stored.begun else simulator.commit()
         pointers = simulator.stored.pointers.values()

@@ -13,6 +13,7 @@ from servers import wait_for
 from liteflow.core import (
     LocalLockProvider,
     MemoryPersistenceProvider,
+    Settings,
     SingleNodeQueueProvider,
     StepExecutionContext,
     Workflow,
@@ -25,7 +26,6 @@ from liteflow.core import (
 from liteflow.core.bodies import BodyRunner, Job
 from liteflow.core.inputs import BodyClaimed
 from liteflow.core.models import GIVEN_BACK, Claim, Instance
-from liteflow.core.retry import DEFAULT_ERROR_POLICY
 from liteflow.core.slots import Slots
 
 RUNS: list[str] = []
@@ -139,7 +139,7 @@ def test_a_suspect_runs_with_nothing_beside_it() -> None:
 
     definition = Gated().definition()
     persistence = MemoryPersistenceProvider()
-    bodies = BodyRunner(persistence.now, 1 << 20, DEFAULT_ERROR_POLICY)
+    bodies = BodyRunner(persistence.now, Settings())
     slots = Slots(3, bodies, lambda job, ended: done.release())
 
     def job(name: str) -> Job:

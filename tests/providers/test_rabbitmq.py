@@ -20,6 +20,7 @@ from servers import RabbitServer, free_port
 
 from liteflow.core.commands import Answer, Command, Refusal
 from liteflow.core.errors import ProviderError, QueueUnavailableError, SettingsError, StoreUnavailableError
+from liteflow.core.lifecycle import LifecycleMessage
 from liteflow.core.providers import Message, QueueProvider
 from liteflow.core.testing.queue import DEADLINE, Inbox, QueueContract, until
 from liteflow.providers.rabbitmq import RabbitMQQueueProvider, topology
@@ -212,10 +213,10 @@ def test_classic_queues_if_asked_for(amqp_url: str, prefix: str, raw: Raw) -> No
 
 
 def test_lifecycle_events(provider: RabbitMQQueueProvider, raw: Raw) -> None:
-    provider.publish_lifecycle("order.1.started", b"{}", "m0")
+    provider.publish_lifecycle([LifecycleMessage("order.1.started", b"{}", "m0")])
     queue = raw.reply_queue()
     raw.channel.queue_bind(queue, raw.name("lifecycle"), "order.#")
-    provider.publish_lifecycle("order.1.completed", b'{"id": 1}', "m1")
+    provider.publish_lifecycle([LifecycleMessage("order.1.completed", b'{"id": 1}', "m1")])
     method, properties, body = raw.get(queue)
     assert (method.routing_key, body) == ("order.1.completed", b'{"id": 1}')
     assert (properties.message_id, properties.delivery_mode) == ("m1", 2)
@@ -259,11 +260,11 @@ def test_deleted_exchange(provider: RabbitMQQueueProvider, raw: Raw) -> None:
     """Costs the channel; the next one declares it again."""
     raw.channel.exchange_delete(raw.name("lifecycle"))
     with pytest.raises(QueueUnavailableError):
-        provider.publish_lifecycle("order.1.started", b"{}", "m0")
+        provider.publish_lifecycle([LifecycleMessage("order.1.started", b"{}", "m0")])
 
     def works() -> bool:
         with suppress(QueueUnavailableError):
-            provider.publish_lifecycle("order.1.started", b"{}", "m0")
+            provider.publish_lifecycle([LifecycleMessage("order.1.started", b"{}", "m0")])
             provider.send([Message("one", "1")])
             return True
         return False

@@ -148,6 +148,12 @@ pointers = st.builds(
     open_children=st.integers(0, 5),
     next_item=st.integers(0, 5),
     error=st.none() | texts,
+    deadline=optional_times,
+    timed_out=st.booleans(),
+    activity=st.none() | texts,
+    completion=st.integers(0, 5),
+    compensating=st.booleans(),
+    undo=st.lists(ids, max_size=2).map(tuple),
 )
 pointer_maps = st.lists(pointers, max_size=3).map(lambda drawn: {pointer.id: pointer for pointer in drawn})
 claims = st.dictionaries(ids, st.builds(Claim, short, short, times), max_size=2)
@@ -188,6 +194,9 @@ instances = st.builds(
     crashes=st.integers(0, 3),
     parked=st.none() | st.builds(Parked, texts, times, texts),
     traceparent=st.none() | texts,
+    deadline=optional_times,
+    completions=whole,
+    parent=st.none() | texts,
 )
 
 _changes = st.fixed_dictionaries(
@@ -206,6 +215,8 @@ _changes = st.fixed_dictionaries(
         "outbox": outboxes,
         "outbox_sequence": whole,
         "next_execution": optional_times,
+        "deadline": optional_times,
+        "completions": whole,
     },
 )
 

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from liteflow.core.builder import Workflow
 from liteflow.core.errors import SettingsError
 from liteflow.core.host import WorkflowHost
+from liteflow.core.workflow import Workflow
 
 
 def load_workflows(host: WorkflowHost, target: str) -> None:

@@ -59,6 +59,8 @@ POINTER = Form(
         "start_time": TIME,
         "end_time": TIME,
         "event_since": TIME,
+        "deadline": TIME,
+        "undo": Conversion(list, tuple),
         "event_data": PLAIN,
         "outcome": PLAIN,
     },
@@ -94,6 +96,8 @@ INSTANCE = Form(
         "revision": NUMBER,
         "wake_at": TIME,
         "next_execution": TIME,
+        "deadline": TIME,
+        "completions": NUMBER,
         "pointers": Conversion(
             lambda pointers: {key: POINTER.write(pointer) for key, pointer in pointers.items()},
             _read_pointers,

@@ -12,18 +12,19 @@ from pika.spec import BasicProperties
 
 from liteflow.core.commands import Answer, Command, CommandServer, Refusal
 from liteflow.core.errors import SettingsError
+from liteflow.core.lifecycle import LifecycleMessage, LifecyclePublisher
 from liteflow.core.providers import Consumer, Delivery, Message, QueueProvider
 from liteflow.providers.rabbitmq.broadcasting import Broadcast
 from liteflow.providers.rabbitmq.commands import CommandConsumer
 from liteflow.providers.rabbitmq.connection import Connection
 from liteflow.providers.rabbitmq.consuming import RabbitConsumer, RabbitDelivery
 from liteflow.providers.rabbitmq.publishing import PERSISTENT, Letter, Publisher
-from liteflow.providers.rabbitmq.topology import Topology
+from liteflow.providers.rabbitmq.topology import Topology, short
 
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
 
 
-class RabbitMQQueueProvider(QueueProvider, CommandServer):
+class RabbitMQQueueProvider(QueueProvider, CommandServer, LifecyclePublisher):
     """Durable queues, broadcasts and commands on a RabbitMQ server or cluster, over one connection.
 
     `url` goes to pika as it is, query options included; several, separated by commas, are nodes of one
@@ -112,13 +113,21 @@ class RabbitMQQueueProvider(QueueProvider, CommandServer):
         server.begin()
         return server
 
-    def publish_lifecycle(self, routing_key: str, body: bytes, message_id: str) -> None:
-        """Publish a lifecycle event (JSON); returns when it is confirmed, whoever listens."""
-        properties = BasicProperties(
-            content_type="application/json", delivery_mode=PERSISTENT, message_id=message_id
-        )
-        letter = Letter(self._topology.lifecycle, routing_key, body, properties, mandatory=False)
-        self._connection.wait(self._publisher.publish([letter]), self._timeout)
+    def publish_lifecycle(self, messages: Sequence[LifecycleMessage]) -> None:
+        """Publish lifecycle events (JSON); returns when they are confirmed, whoever listens."""
+        letters = [
+            Letter(
+                self._topology.lifecycle,
+                short(message.routing_key),
+                message.body,
+                BasicProperties(
+                    content_type="application/json", delivery_mode=PERSISTENT, message_id=message.message_id
+                ),
+                mandatory=False,
+            )
+            for message in messages
+        ]
+        self._connection.wait(self._publisher.publish(letters), self._timeout)
 
 
 _PLAIN = BasicProperties(delivery_mode=PERSISTENT)
