@@ -13,8 +13,8 @@ from typing import Any
 from liteflow.core import codec
 from liteflow.core.errors import ActivityTokenError
 from liteflow.core.flow import ACTIVITY_EVENT
-from liteflow.core.outbox import ACTIVITY_TOPIC
 from liteflow.core.providers import PersistenceProvider, QueueProvider
+from liteflow.core.topics import ACTIVITY_TOPIC
 
 LOOK_EVERY = 1.0
 """Seconds after which one who waits looks again, since broadcasts may get lost and leases run out."""

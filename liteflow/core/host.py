@@ -56,8 +56,9 @@ from liteflow.core.providers import (
     workflow_queue,
 )
 from liteflow.core.registry import WorkflowRegistry
-from liteflow.core.runner import ENDED_TOPIC, Runner
+from liteflow.core.runner import Runner
 from liteflow.core.settings import Settings
+from liteflow.core.topics import ENDED_TOPIC
 from liteflow.core.views import WorkflowInstance
 from liteflow.core.workflow import Workflow
 

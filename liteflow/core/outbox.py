@@ -16,12 +16,10 @@ from liteflow.core.hooks import Hooks, LifecycleEvent
 from liteflow.core.lifecycle import LifecycleMessage, LifecyclePublisher
 from liteflow.core.models import Activity, Instance, OutboxItem
 from liteflow.core.providers import PersistenceProvider, QueueProvider
+from liteflow.core.topics import ACTIVITY_TOPIC
 from liteflow.core.views import WorkflowInstance
 
 log = logging.getLogger("liteflow.outbox")
-
-ACTIVITY_TOPIC = "activity."
-"""Broadcast, followed by an activity's name, when one is offered."""
 
 
 class Client(Protocol):

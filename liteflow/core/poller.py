@@ -18,8 +18,8 @@ from liteflow.core.providers import (
     QueueProvider,
     workflow_queue,
 )
-from liteflow.core.runner import DUE_TOPIC
 from liteflow.core.settings import Settings
+from liteflow.core.topics import DUE_TOPIC
 
 log = logging.getLogger("liteflow.scheduler")
 

@@ -1,0 +1,164 @@
+"""What an active instance does next: commit what has happened, run what is ready, or leave."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from datetime import datetime, timedelta
+from functools import partial
+
+from liteflow.core import engine
+from liteflow.core.activation import Activation, Phase
+from liteflow.core.bodies import Check
+from liteflow.core.hops import Hops
+from liteflow.core.inputs import (
+    ConditionsHeld,
+    OutboxSent,
+    Poisoned,
+)
+from liteflow.core.models import (
+    Instance,
+    WorkflowStatus,
+)
+
+log = logging.getLogger("liteflow.runner")
+
+NEAR = 0.02
+"""A due time so near, in seconds, is waited for under the lease instead of being left to the scheduler."""
+
+
+class Advancing(Hops):
+    """The choice of the next hop, made again after each."""
+
+    def _go(self, act: Activation) -> None:
+        """Commit what has happened; run what is ready; leave when there is nothing left to do."""
+        if act.phase is not Phase.ACTIVE or act.committing:
+            return
+        assert act.instance is not None and act.definition is not None and act.lease is not None
+        now = self._persistence.now()
+        inputs, act.inputs = act.inputs, []
+        if not act.instance.begun and not inputs:
+            self._begin_with_first_body(act, now)
+            return
+        if act.one_by_one:
+            inputs, act.inputs = inputs[:1], inputs[1:]
+        lease_until = now + timedelta(seconds=max(0.0, act.lease.expires - time.monotonic()))
+        due = now - self._persistence.clock_uncertainty
+        transition = engine.advance(
+            act.instance, act.definition, now, inputs, due=due, lease_until=lease_until, options=self._options
+        )
+        if transition is not None:
+            transition.token = uuid.uuid4().hex
+            act.committing = True
+            self._commit(act, inputs, transition)
+        else:
+            self._settle_inputs(act, inputs)
+        if not any(isinstance(happened, Poisoned) for happened in inputs):
+            if not self._check_conditions(act, act.instance):
+                self._dispatch(act, act.instance, now)
+        if not (act.committing or act.busy or act.waiting_for or act.inputs or act.timer):
+            self._nothing_to_do(act, now)
+
+    def _check_conditions(self, act: Activation, instance: Instance) -> bool:
+        """Have the cancel conditions evaluated that the last commit may have made true.
+
+        True while that is under way: until then nothing else is begun, so that they come first.
+        """
+        assert act.definition is not None
+        if not act.definition.has_conditions:
+            return False
+        if act.checking or act.committing:
+            return True
+        if act.leave or not act.unchecked:
+            return False
+        act.unchecked = False
+        pointers = engine.conditional(instance, act.definition)
+        if not pointers or self._draining:
+            return False
+        check = Check(instance.copy(), act.definition, pointers)
+        act.checking = True
+        act.waiting_for += 1
+        self._slots.submit(check)
+        self._loop.later(self._settings.long_step, partial(self._check_waits, act, check))
+        return True
+
+    def _check_waits(self, act: Activation, check: Check) -> None:
+        """No slot was free for it: the instance is given back, and looked at again later."""
+        if check.began is None and self._slots.withdraw(check):
+            act.leave = True
+            self._checked(act, check, ConditionsHeld([]))
+
+    def _checked(self, act: Activation, check: Check, held: ConditionsHeld) -> None:
+        if act.instance is None or not act.checking:
+            return
+        act.checking = False
+        act.waiting_for -= 1
+        if held.pointer_ids:
+            act.inputs.append(held)
+        self._go(act)
+
+    def _check_ended(self, check: Check, held: ConditionsHeld) -> None:
+        act = self._acts.get(check.instance.id)
+        if act is not None:
+            self._checked(act, check, held)
+
+    def _begin_with_first_body(self, act: Activation, now: datetime) -> None:
+        """An un-begun instance is begun in the commit of its first body.
+
+        The engine gives the first pointer the same id each time, so the body can run on what the begin
+        will have made, before that is stored.
+        """
+        assert act.instance is not None and act.definition is not None
+        begun = act.instance.copy()
+        transition = engine.advance(begun, act.definition, now, options=self._options)
+        assert transition is not None
+        transition.apply(begun)
+        self._dispatch(act, begun, now)
+        if not act.busy:
+            self._leave(act)
+
+    def _nothing_to_do(self, act: Activation, now: datetime) -> None:
+        assert act.instance is not None
+        instance = act.instance
+        if act.again and not act.leave:
+            self._load(act)
+        elif instance.outbox and not act.leave and not act.flushing:
+            self._flush_outbox(act, instance)
+        elif not act.leave and not act.lost and (near := self._near_due(instance, now)) is not None:
+            act.timer = True
+            self._loop.later(near, partial(self._timer, act))
+        else:
+            self._leave(act)
+
+    def _timer(self, act: Activation) -> None:
+        act.timer = False
+        self._go(act)
+
+    @staticmethod
+    def _near_due(instance: Instance, now: datetime) -> float | None:
+        due = instance.next_execution
+        if due is None or instance.status is not WorkflowStatus.RUNNABLE:
+            return None
+        seconds = (due - now).total_seconds()
+        return max(seconds, 0.0005) if seconds < NEAR else None
+
+    def _flush_outbox(self, act: Activation, instance: Instance) -> None:
+        assert act.definition is not None
+        items = list(instance.outbox)
+        act.flushing = True
+
+        def sent(result: object) -> None:
+            if act.instance is not instance:
+                return
+            act.waiting_for -= 1
+            act.flushing = False
+            if isinstance(result, Exception):
+                log.warning("workflow %s: its outbox can't be sent now: %s", act.instance_id, result)
+                act.leave = True  # wake_at is still the lease's end: somebody sends it then
+            else:
+                act.inputs.append(OutboxSent(items[-1].sequence))
+            self._go(act)
+
+        act.waiting_for += 1
+        self._calls.outbox.put(partial(self._send_outbox, instance.copy(), act.definition, items), sent)

@@ -1,0 +1,162 @@
+"""What the hops of a message's way share: the state of a runner, and each other's names."""
+
+from __future__ import annotations
+
+import abc
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from liteflow.core.activation import Activation
+from liteflow.core.admission import engine_options
+from liteflow.core.bodies import BodyRunner, Check, Job
+from liteflow.core.calls import Calls
+from liteflow.core.definition import WorkflowDefinition
+from liteflow.core.engine import EngineOptions
+from liteflow.core.hooks import Hooks
+from liteflow.core.inputs import (
+    BodyEnded,
+    ConditionsHeld,
+    Input,
+)
+from liteflow.core.long_steps import LongSteps
+from liteflow.core.loop import Loop
+from liteflow.core.models import (
+    Instance,
+    OutboxItem,
+)
+from liteflow.core.providers import (
+    LockProvider,
+    PersistenceProvider,
+    QueueProvider,
+)
+from liteflow.core.registry import WorkflowRegistry
+from liteflow.core.settings import Settings
+from liteflow.core.slots import Slots
+from liteflow.core.transition import Transition
+from liteflow.core.views import WorkflowInstance
+
+ALONE_FROM = 2
+"""After so many deaths in a row, what may be their cause runs with no other body beside it."""
+
+OutboxSender = Callable[[Instance, WorkflowDefinition, Sequence[OutboxItem]], None]
+
+
+class Hops(abc.ABC):
+    """State that is touched on the runner's loop only, but for what says otherwise."""
+
+    def __init__(
+        self,
+        registry: WorkflowRegistry,
+        persistence: PersistenceProvider,
+        queue: QueueProvider,
+        lock: LockProvider,
+        settings: Settings,
+        *,
+        hooks: Hooks,
+        send_outbox: OutboxSender,
+        slots_changed: Callable[[int], None] = lambda free: None,
+    ) -> None:
+        self.id = f"{uuid.uuid4().hex[:12]}"
+        self._registry = registry
+        self._persistence = persistence
+        self._queue = queue
+        self._lock = lock
+        self._settings = settings
+        self._hooks = hooks
+        self._send_outbox = send_outbox
+        self._loop = Loop("liteflow-runner")
+        bodies = BodyRunner(persistence.now, settings, hooks, lambda: persistence.clock_uncertainty)
+        self._bodies = bodies
+        self._slots = Slots(settings.concurrency, bodies, self._slot_ended)
+        self._acts: dict[str, Activation] = {}
+        self._long = LongSteps(lambda count: slots_changed(max(0, settings.concurrency - count)))
+        self._draining = False
+        self._abandoned = False
+        self._idle = threading.Event()
+        self._calls = Calls(persistence, queue, lock, settings.lease_ttl, self._loop.post)
+        self._unsubscribe: Callable[[], None] = lambda: None
+
+    @property
+    def _options(self) -> EngineOptions:
+        return engine_options(self._settings, self._hooks, self._queue)
+
+    @staticmethod
+    def _view(act: Activation, instance: Instance) -> WorkflowInstance:
+        data_type = act.definition.data_type if act.definition is not None else None
+        return WorkflowInstance(instance.copy(), data_type)
+
+    def _check_idle(self) -> None:
+        if self._draining and not self._acts and not self._long:
+            self._idle.set()
+
+    # ------------------------------------------------------------------------------------- the hops
+
+    @abc.abstractmethod
+    def _begin(self, act: Activation) -> None:
+        """Ask for the lease."""
+
+    @abc.abstractmethod
+    def _load(self, act: Activation) -> None:
+        """Load the instance, under the lease."""
+
+    @abc.abstractmethod
+    def _park(self, act: Activation, revision: int, reason: str, needs: str) -> None:
+        """Set the instance aside, for a reason outside the workflow."""
+
+    @abc.abstractmethod
+    def _forget(self, act: Activation) -> None:
+        """All is done for it here."""
+
+    @abc.abstractmethod
+    def _go(self, act: Activation) -> None:
+        """Commit what has happened; run what is ready; leave when there is nothing left to do."""
+
+    @abc.abstractmethod
+    def _flush_outbox(self, act: Activation, instance: Instance) -> None:
+        """Send the outbox."""
+
+    @abc.abstractmethod
+    def _dispatch(self, act: Activation, instance: Instance, now: datetime) -> None:
+        """Run what is ready."""
+
+    @abc.abstractmethod
+    def _unfinished(self, instance: Instance, now: datetime) -> bool:
+        """True if somebody could go on with it at once."""
+
+    @abc.abstractmethod
+    def _watch(self, job: Job) -> None:
+        """See to it that the body is told, and its step fails, when its time is up."""
+
+    @abc.abstractmethod
+    def _slot_ended(self, work: Job | Check, outcome: BodyEnded | ConditionsHeld) -> None:
+        """A slot has done its work. From a slot's thread."""
+
+    @abc.abstractmethod
+    def _check_ended(self, check: Check, held: ConditionsHeld) -> None:
+        """Cancel conditions were evaluated."""
+
+    @abc.abstractmethod
+    def _commit(self, act: Activation, inputs: list[Input], transition: Transition) -> None:
+        """Store a transition."""
+
+    @abc.abstractmethod
+    def _settle_inputs(self, act: Activation, inputs: Sequence[Input]) -> None:
+        """These inputs are stored, or were of no effect."""
+
+    @abc.abstractmethod
+    def _long_ended(self, ended: BodyEnded) -> None:
+        """The result of a long step is stored."""
+
+    @abc.abstractmethod
+    def _leave(self, act: Activation) -> None:
+        """Give the lease back, and go on as that turns out."""
+
+    @abc.abstractmethod
+    def _release_then(self, act: Activation, action: Callable[[], None]) -> None:
+        """Give the lease back, then do something else."""
+
+
+def ignore(result: object) -> None:
+    """For writes that only save a needless look when they get through."""

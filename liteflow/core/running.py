@@ -1,0 +1,177 @@
+"""Bodies on their way: into slots, under claims, out of time, and back with a result."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+
+from liteflow.core import engine
+from liteflow.core.activation import Activation
+from liteflow.core.bodies import Check, Job
+from liteflow.core.hops import ALONE_FROM, Hops
+from liteflow.core.inputs import (
+    BodyClaimed,
+    BodyEnded,
+    ConditionsHeld,
+    Poisoned,
+)
+from liteflow.core.models import (
+    GIVEN_BACK,
+    Claim,
+    Instance,
+    Pointer,
+)
+
+log = logging.getLogger("liteflow.runner")
+
+TURN = 0.005
+"""Seconds that the next item of a for_each gives the one before it to end."""
+
+
+class Running(Hops):
+    """What is between an instance that is ready and the input that its body leaves."""
+
+    def _dispatch(self, act: Activation, instance: Instance, now: datetime) -> None:
+        if act.leave or act.lost or self._draining:
+            return
+        runnable = [p for p in self._ready(instance, now) if p.id not in act.busy]
+        if runnable and time.monotonic() - act.began > self._settings.time_slice:
+            act.leave = True
+            return
+        for pointer in runnable:
+            if pointer.id in instance.claims:
+                self._take_over(act, instance, pointer)
+                continue
+            turn = self._turn_of(instance, pointer)
+            if turn is not None:
+                if turn in act.turns:
+                    continue
+                act.turns[turn] = pointer.id
+                self._loop.later(TURN, partial(self._turn_over, act, turn, pointer.id))
+            self._run(act, instance, pointer)
+
+    def _ready(self, instance: Instance, now: datetime) -> list[Pointer]:
+        """What may run now: never early by any process's clock, and nothing that still runs here."""
+        ready = engine.ready(instance, now - self._persistence.clock_uncertainty)
+        return [
+            p for p in ready if p.id not in instance.claims or instance.claims[p.id].token not in self._long
+        ]
+
+    def _unfinished(self, instance: Instance, now: datetime) -> bool:
+        """True if somebody could go on with it at once."""
+        return not instance.status.ended and (not instance.begun or bool(self._ready(instance, now)))
+
+    @staticmethod
+    def _turn_of(instance: Instance, pointer: Pointer) -> str | None:
+        """The for_each whose item this pointer begins, if it does."""
+        container = pointer.scope[-1] if pointer.scope else None
+        begins = container in instance.items and pointer.predecessor_id == container
+        return container if begins and pointer.retry_count == 0 and pointer.start_time is None else None
+
+    def _turn_over(self, act: Activation, turn: str, pointer_id: str) -> None:
+        if act.turns.get(turn) == pointer_id:
+            del act.turns[turn]
+            self._go(act)
+
+    def _take_over(self, act: Activation, instance: Instance, pointer: Pointer) -> None:
+        """Its process died, or gave it back. Our own claim is stored before the body runs."""
+        over = instance.claims[pointer.id]
+        died = over.until != GIVEN_BACK
+        if died:
+            log.warning(
+                "workflow %s step %s: process %s did not renew its claim; the step is run here",
+                instance.id, pointer.step_id, over.by,
+            )  # fmt: skip
+        if died and instance.crashes + 1 >= self._settings.poison_after:
+            act.inputs.append(Poisoned(pointer.id, instance.crashes + 1))
+        else:
+            job = self._job(act, instance, pointer)
+            job.claim = self._claim()
+            act.inputs.append(BodyClaimed(pointer.id, job.claim, over))
+        self._loop.post(partial(self._go, act))
+
+    def _job(self, act: Activation, instance: Instance, pointer: Pointer) -> Job:
+        assert act.definition is not None
+        job = Job(instance.copy(), act.definition, act.definition.by_id[pointer.step_id], pointer)
+        act.busy[pointer.id] = job
+        return job
+
+    def _claim(self) -> Claim:
+        until = self._persistence.now() + timedelta(seconds=self._settings.lease_ttl)
+        return Claim(self.id, uuid.uuid4().hex, until)
+
+    def _run(self, act: Activation, instance: Instance, pointer: Pointer) -> None:
+        job = self._job(act, instance, pointer)
+        self._slots.submit(job, alone=instance.crashes >= ALONE_FROM)
+        self._loop.later(self._settings.long_step, partial(self._check_long, act, job))
+        self._watch(job)
+
+    def _watch(self, job: Job) -> None:
+        """See to it that the body is told, and its step fails, when its time is up."""
+        timeout = job.step.timeout
+        if timeout is None or job.ended or job.dropped:
+            return
+        left = timeout.total_seconds()
+        if job.pointer.deadline is not None:
+            left = (job.pointer.deadline - self._persistence.now()).total_seconds()
+        elif job.began is not None:
+            left -= time.monotonic() - job.began
+        if left > 0 or job.began is None:
+            self._loop.later(max(left, 0.001), partial(self._watch, job))
+            return
+        failure = engine.timed_out(job.step)
+        self._body_ended(job, BodyEnded(job.pointer.id, self._persistence.now(), failure=failure))
+        job.dropped = True
+        job.cancellation.set()
+
+    def _check_long(self, act: Activation, job: Job) -> None:
+        """A body that still runs is claimed; one that found no slot is given back for others to run."""
+        if act.busy.get(job.pointer.id) is not job or job.ended or job.claim is not None:
+            return
+        if job.began is None:
+            if self._slots.withdraw(job):
+                del act.busy[job.pointer.id]
+                act.leave = True
+                self._go(act)
+                return
+            left = self._settings.long_step
+        else:
+            left = self._settings.long_step - (time.monotonic() - job.began)
+        if left > 0.001:
+            self._loop.later(left, partial(self._check_long, act, job))
+            return
+        job.claim = self._claim()
+        act.inputs.append(BodyClaimed(job.pointer.id, job.claim))
+        self._go(act)
+
+    def _slot_ended(self, work: Job | Check, outcome: BodyEnded | ConditionsHeld) -> None:
+        if isinstance(work, Job) and isinstance(outcome, BodyEnded):
+            self._loop.post(partial(self._body_ended, work, outcome))
+        elif isinstance(work, Check) and isinstance(outcome, ConditionsHeld):
+            self._loop.post(partial(self._check_ended, work, outcome))
+
+    def _body_ended(self, job: Job, ended: BodyEnded) -> None:
+        job.ended = True
+        if job.dropped:
+            return
+        if ended.failure is not None:
+            log.warning(
+                "workflow %s step %s: attempt %d failed: %s: %s",
+                job.instance.id, job.step.id, job.pointer.retry_count + 1,
+                ended.failure.type, ended.failure.message,
+            )  # fmt: skip
+        if job.claim is not None:
+            ended = replace(ended, claim=job.claim.token)
+        act = self._acts.get(job.instance.id)
+        if act is None:
+            act = Activation(job.instance.id, inputs=[ended])
+            self._begin(act)
+        else:
+            act.inputs.append(ended)
+            for turn in [t for t, pointer_id in act.turns.items() if pointer_id == job.pointer.id]:
+                del act.turns[turn]
+            self._go(act)

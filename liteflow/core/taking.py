@@ -1,0 +1,278 @@
+"""The first hops of a message: it is taken, the lease is got, the instance is loaded and let in."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from datetime import timedelta
+from functools import partial
+
+from liteflow.core import codec
+from liteflow.core.activation import Activation, Phase
+from liteflow.core.admission import admit
+from liteflow.core.calls import Loaded
+from liteflow.core.definition import WorkflowDefinition
+from liteflow.core.errors import DataError, InstanceUnreadableError
+from liteflow.core.hops import Hops
+from liteflow.core.inputs import (
+    BodyEnded,
+    EventsFound,
+    Poisoned,
+    Refused,
+    ended_to_plain,
+)
+from liteflow.core.models import (
+    FIRST_POINTER,
+    Instance,
+    Parked,
+    PointerStatus,
+    Request,
+    WorkflowStatus,
+)
+from liteflow.core.providers import (
+    Delivery,
+    Lease,
+    RequestOutcome,
+    Taken,
+)
+
+log = logging.getLogger("liteflow.runner")
+
+
+class Taking(Hops):
+    """From the wake-up to an active instance."""
+
+    def _delivered(self, delivery: Delivery) -> None:
+        act = self._acts.get(delivery.message.body)
+        if act is not None:
+            act.deliveries.append(delivery)
+            act.again = True
+        elif self._draining:
+            delivery.nack()
+        else:
+            self._begin(Activation(delivery.message.body, [delivery]))
+
+    def _wake(self, instance_id: str) -> None:
+        act = self._acts.get(instance_id)
+        if act is not None:
+            act.again = True
+        elif not self._draining:
+            self._begin(Activation(instance_id))
+
+    def _begin(self, act: Activation) -> None:
+        self._acts[act.instance_id] = act
+        act.phase = Phase.LEASING
+        act.again = act.leave = act.committing = act.one_by_one = act.timer = act.archiving = False
+        act.checking = act.committed = act.flushing = False
+        act.unchecked = True
+        act.waiting_for = 0
+        act.instance = act.definition = None
+        act.turns.clear()
+        self._calls.acquire.put(f"workflow:{act.instance_id}", partial(self._leased, act))
+
+    def _leased(self, act: Activation, outcome: Lease | Taken | Exception) -> None:
+        if isinstance(outcome, Lease):
+            act.lease = outcome
+            act.began = time.monotonic()
+            self._load(act)
+        elif isinstance(outcome, Taken):
+            self._contended(act, outcome)
+        else:
+            self._pause(act, outcome)
+
+    def _contended(self, act: Activation, taken: Taken) -> None:
+        """Another process is at it. Our mark tells it to look again; `wake_at` covers its death."""
+        ended = [happened for happened in act.inputs if isinstance(happened, BodyEnded)]
+        act.inputs = []
+        if ended:
+            self._into_inbox(act, ended)
+            return
+        deliveries, act.deliveries, act.again = act.deliveries, [], False
+        at = self._persistence.now() + timedelta(seconds=taken.expires_in)
+
+        def lowered(result: object) -> None:
+            if isinstance(result, Exception):
+                for delivery in deliveries:
+                    delivery.nack()
+            elif taken.resend:
+                act.deliveries = deliveries + act.deliveries
+                self._loop.later(random.uniform(0, 0.05), partial(self._begin, act))
+                return
+            else:
+                for delivery in deliveries:
+                    delivery.ack()
+            if act.deliveries or act.inputs or act.again:
+                self._begin(act)
+            else:
+                self._forget(act)
+
+        self._calls.write.put(partial(self._persistence.lower_wake, {act.instance_id: at}), lowered)
+
+    def _into_inbox(self, act: Activation, ended: list[BodyEnded]) -> None:
+        """Hand results of long steps to whoever holds the lease, then try once more, to leave a mark."""
+        now = self._persistence.now()
+        grace = now + timedelta(seconds=self._settings.wake_grace)
+
+        def store() -> None:
+            for one in ended:
+                request = Request("result", f"result:{one.claim}", now, self.id, "", ended_to_plain(one))
+                outcome = self._persistence.request(act.instance_id, request, grace)
+                if outcome in (RequestOutcome.ENDED, RequestOutcome.NOT_FOUND):
+                    log.warning(
+                        "workflow %s has ended; the late result of pointer %s is dropped",
+                        act.instance_id, one.pointer_id,
+                    )  # fmt: skip
+
+        def stored(result: object) -> None:
+            if isinstance(result, Exception):
+                act.inputs = [*ended, *act.inputs]
+                self._pause(act, result)
+                return
+            for one in ended:
+                self._long_ended(one)
+            self._begin(act)
+
+        self._calls.write.put(store, stored)
+
+    def _pause(self, act: Activation, problem: Exception) -> None:
+        """A backend is away. Results are kept and tried again; mere wake-ups go back to the queue."""
+        act.attempts += 1
+        pause = random.uniform(0.5, 1.0) * min(0.5 * 2 ** min(act.attempts, 5), 5.0)
+        log.warning("workflow %s: %s; trying again in %.1f s", act.instance_id, problem, pause)
+
+        def again() -> None:
+            keep = act.inputs and not self._abandoned
+            if keep or (not self._draining and not act.deliveries):
+                self._begin(act)
+                return
+            for delivery in act.deliveries:
+                delivery.nack()
+            self._forget(act)
+
+        self._loop.later(0.0 if self._draining and not act.inputs else pause, again)
+
+    def _forget(self, act: Activation) -> None:
+        self._acts.pop(act.instance_id, None)
+        self._check_idle()
+
+    # ---------------------------------------------------------------------------------------------- load
+
+    def _load(self, act: Activation) -> None:
+        act.phase = Phase.LOADING
+        act.again = False
+        self._calls.load.put(act.instance_id, partial(self._loaded, act))
+
+    def _loaded(self, act: Activation, loaded: Loaded | Exception) -> None:
+        if isinstance(loaded, Exception):
+            self._release_then(act, partial(self._pause, act, loaded))
+            return
+        found = loaded.instance
+        if isinstance(found, (InstanceUnreadableError, DataError)):
+            self._park(act, -1, f"it can't be read: {found}", "a newer release of liteflow")
+            return
+        if isinstance(found, Exception):
+            self._release_then(act, partial(self._pause, act, found))
+            return
+        if found is None or (found.status.ended and not found.outbox):
+            if found is None:
+                log.warning("workflow %s is not in the store; its wake-up is dropped", act.instance_id)
+            self._settle_inputs(act, act.inputs)
+            act.inputs, act.instance = [], found
+            self._leave(act)
+            return
+        instance = found
+        definition = self._registry.find(instance.workflow_definition_id, instance.version)
+        what = f"{instance.workflow_definition_id} version {instance.version}"
+        if definition is None:
+            self._park(act, instance.revision, f"workflow {what} is not known here", f"a worker with {what}")
+            return
+        if instance.fingerprint and instance.fingerprint != definition.fingerprint:
+            reason = f"the definition of {what} has changed since this instance began"
+            self._park(
+                act, instance.revision, reason, f"the definition with fingerprint {instance.fingerprint}"
+            )
+            return
+        if self._seems_crashed(act, instance):
+            self._count_crash(act, loaded, instance, definition)
+        else:
+            self._activate(act, loaded, instance, definition)
+
+    def _seems_crashed(self, act: Activation, instance: Instance) -> bool:
+        """Was a process that ran a body of it lost? One too many counted is harmless: a commit clears it."""
+        if instance.status is not WorkflowStatus.RUNNABLE:
+            return False
+        ready = not instance.begun or any(
+            p.status is PointerStatus.PENDING and p.id not in instance.claims
+            for p in instance.open_pointers()
+        )
+        redelivered = any(delivery.redelivered for delivery in act.deliveries)
+        return ready and (redelivered or not instance.message_sent)
+
+    def _count_crash(
+        self, act: Activation, loaded: Loaded, instance: Instance, definition: WorkflowDefinition
+    ) -> None:
+        def counted(result: object) -> None:
+            if isinstance(result, Exception):
+                self._release_then(act, partial(self._pause, act, result))
+                return
+            instance.crashes += 1
+            if instance.crashes >= self._settings.poison_after:
+                pending = [p.id for p in instance.open_pointers() if p.status is PointerStatus.PENDING]
+                act.inputs.append(Poisoned(pending[0] if pending else FIRST_POINTER, instance.crashes))
+            else:
+                log.log(
+                    logging.WARNING if instance.crashes > 1 else logging.INFO,
+                    "workflow %s: its process seems to have died (%d in a row); it is taken over here",
+                    instance.id, instance.crashes,
+                )  # fmt: skip
+            self._activate(act, loaded, instance, definition)
+
+        count = partial(self._persistence.count_crash, instance.id, instance.revision)
+        self._calls.write.put(count, counted)
+
+    def _activate(
+        self, act: Activation, loaded: Loaded, instance: Instance, definition: WorkflowDefinition
+    ) -> None:
+        if instance.begun:
+            self._enter(act, loaded, instance, definition)
+            return
+
+        def admitted(refusal: object) -> None:
+            if refusal is not None:
+                act.inputs.append(Refused(str(refusal)))
+            self._enter(act, loaded, instance, definition)
+
+        self._calls.hooks.put(partial(self._admit, instance, definition), admitted)
+
+    def _admit(self, instance: Instance, definition: WorkflowDefinition) -> str | None:
+        """Why an instance that came without its definition must not begin; None if it may."""
+        try:
+            codec.decode_data(instance.data, definition.data_type)
+            admit(instance, definition, self._hooks)
+        except Exception as exc:  # the user's middleware refuses with what it likes
+            return f"{type(exc).__name__}: {exc}"
+        return None
+
+    def _enter(
+        self, act: Activation, loaded: Loaded, instance: Instance, definition: WorkflowDefinition
+    ) -> None:
+        act.attempts = 0
+        act.instance, act.definition, act.phase = instance, definition, Phase.ACTIVE
+        if loaded.events:
+            act.inputs.append(EventsFound(loaded.events))
+        self._go(act)
+
+    def _park(self, act: Activation, revision: int, reason: str, needs: str) -> None:
+        log.warning("workflow %s is parked: %s; it needs %s", act.instance_id, reason, needs)
+        parked = Parked(reason, self._persistence.now(), needs)
+        act.inputs = []
+
+        def done(result: object) -> None:
+            if isinstance(result, Exception):
+                self._release_then(act, partial(self._pause, act, result))
+            else:
+                act.instance = None
+                self._leave(act)
+
+        self._calls.write.put(partial(self._persistence.park, act.instance_id, revision, parked), done)

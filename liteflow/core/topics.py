@@ -1,0 +1,13 @@
+"""What is broadcast: for those who want to know sooner than they would by looking."""
+
+ENDED_TOPIC = "ended."
+"""Broadcast, followed by the instance's id, when it has ended or was suspended."""
+
+CANCEL_TOPIC = "cancel"
+"""Broadcast with the token of a claim whose body is not wanted any more."""
+
+DUE_TOPIC = "due"
+"""Broadcast with a time (seconds since the epoch) earlier than the scheduler may expect."""
+
+ACTIVITY_TOPIC = "activity."
+"""Broadcast, followed by an activity's name, when one is offered."""
