@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
+from liteflow.core.memory_activities import ActivityPool
 from liteflow.core.memory_copy import own
 from liteflow.core.memory_events import EventLog
 from liteflow.core.memory_index import DueIndex, WaitIndex
 from liteflow.core.models import (
+    Activity,
     DefinitionRecord,
     ErrorRecord,
     Event,
@@ -71,6 +73,7 @@ class MemoryPersistenceProvider(PersistenceProvider):
         self._history: dict[str, dict[str, Pointer]] = {}
         self._errors: dict[str, list[ErrorRecord]] = {}
         self._events = EventLog()
+        self._activities = ActivityPool()
         self._definitions: dict[tuple[str, int], DefinitionRecord] = {}
 
     def open(self) -> None:
@@ -326,6 +329,40 @@ class MemoryPersistenceProvider(PersistenceProvider):
         """See `PersistenceProvider.waiting_for`."""
         with self._lock:
             return [self._to_waiter(found) for found in self._waiters.after((name, key), after, limit)]
+
+    # ------------------------------------------------------------------------------- activities
+
+    def offer_activities(self, activities: Sequence[Activity]) -> None:
+        """See `PersistenceProvider.offer_activities`."""
+        with self._lock:
+            self._activities.offer(activities)
+
+    def take_activity(
+        self, name: str, worker: str, token: str, now: datetime, until: datetime
+    ) -> Activity | None:
+        """See `PersistenceProvider.take_activity`."""
+        with self._lock:
+            return self._activities.take(name, worker, token, now, until)
+
+    def activity(self, token: str) -> Activity | None:
+        """See `PersistenceProvider.activity`."""
+        with self._lock:
+            return self._activities.of_token(token)
+
+    def finish_activity(self, activity_id: str) -> None:
+        """See `PersistenceProvider.finish_activity`."""
+        with self._lock:
+            self._activities.finish(activity_id)
+
+    def release_activity(self, token: str) -> bool:
+        """See `PersistenceProvider.release_activity`."""
+        with self._lock:
+            return self._activities.release(token)
+
+    def withdraw_activities(self, activity_ids: Sequence[str]) -> None:
+        """See `PersistenceProvider.withdraw_activities`."""
+        with self._lock:
+            self._activities.withdraw(activity_ids)
 
     # ---------------------------------------------------------------------- definitions, listing
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from liteflow.core.providers import PersistenceProvider
+from liteflow.core.testing.persistence_activities import ActivityContract
 from liteflow.core.testing.persistence_commit import CommitContract
 from liteflow.core.testing.persistence_queries import (
     ClockContract,
@@ -29,6 +30,7 @@ class PersistenceContract(
     CrashContract,
     ParkContract,
     EventContract,
+    ActivityContract,
     DefinitionContract,
     ListingContract,
     ClockContract,

@@ -26,6 +26,7 @@ class Collections:
     history: Documents
     errors: Documents
     events: Documents
+    activities: Documents
     definitions: Documents
 
     @staticmethod
@@ -40,6 +41,7 @@ class Collections:
             history=database[f"{prefix}.history"],
             errors=database[f"{prefix}.errors"],
             events=database[f"{prefix}.events"],
+            activities=database[f"{prefix}.activities"],
             definitions=database[f"{prefix}.definitions"],
         )
 
@@ -62,11 +64,23 @@ class Collections:
                 _index("due", "due", "_id", partial="due"),
             ]
         )
+        self.activities.create_indexes(
+            [
+                # Read in order from the oldest; the lease's end is there to pass over those that are leased.
+                _index("offered", "name", "time", "_id", "until", where={"done": False}),
+                _index("token", "token", partial="token"),
+            ]
+        )
 
 
-def _index(name: str, *keys: str, partial: str | None = None) -> IndexModel:
-    """An index on these fields, descending where a minus stands before the name."""
+def _index(
+    name: str, *keys: str, partial: str | None = None, where: dict[str, Any] | None = None
+) -> IndexModel:
+    """An index on these fields, descending where a minus stands before the name.
+
+    It holds all documents, or those that have the field `partial`, or that match `where`.
+    """
     order = [(key.lstrip("-"), DESCENDING if key.startswith("-") else ASCENDING) for key in keys]
-    if partial is None:
-        return IndexModel(order, name=name)
-    return IndexModel(order, name=name, partialFilterExpression={partial: {"$exists": True}})
+    if partial is not None:
+        where = {partial: {"$exists": True}}
+    return IndexModel(order, name=name, **({} if where is None else {"partialFilterExpression": where}))

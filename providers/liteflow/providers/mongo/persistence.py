@@ -14,6 +14,7 @@ from pymongo.collection import Collection
 
 from liteflow.core.errors import DataError, LiteFlowError, ProviderError, StoreUnavailableError
 from liteflow.core.models import (
+    Activity,
     DefinitionRecord,
     ErrorRecord,
     Event,
@@ -35,6 +36,7 @@ from liteflow.core.providers import (
 )
 from liteflow.core.transition import Outcome, Transition
 from liteflow.providers.mongo import documents
+from liteflow.providers.mongo.activities import ActivityPool
 from liteflow.providers.mongo.clock import ServerClock
 from liteflow.providers.mongo.committing import Committer
 from liteflow.providers.mongo.connection import CODEC_OPTIONS, RAW_OPTIONS, Client, connect, database_of
@@ -62,6 +64,7 @@ class _Store:
     scheduling: Scheduling
     inbox: Inbox
     events: EventLog
+    activities: ActivityPool
     errors: ErrorLog
     history: History
     definitions: DefinitionLog
@@ -132,6 +135,7 @@ class MongoPersistenceProvider(PersistenceProvider):
             scheduling=Scheduling(collections),
             inbox=Inbox(collections.instances),
             events=EventLog(collections.events),
+            activities=ActivityPool(collections.activities),
             errors=errors,
             history=History(collections.history),
             definitions=DefinitionLog(collections.definitions),
@@ -282,6 +286,40 @@ class MongoPersistenceProvider(PersistenceProvider):
     def mark_processed(self, event_ids: Sequence[str]) -> None:
         """See `PersistenceProvider.mark_processed`."""
         self._store.events.mark_processed(event_ids)
+
+    # ------------------------------------------------------------------------------- activities
+
+    @mapped()
+    def offer_activities(self, activities: Sequence[Activity]) -> None:
+        """See `PersistenceProvider.offer_activities`."""
+        self._store.activities.offer(activities)
+
+    @mapped()
+    def take_activity(
+        self, name: str, worker: str, token: str, now: datetime, until: datetime
+    ) -> Activity | None:
+        """See `PersistenceProvider.take_activity`."""
+        return self._store.activities.take(name, worker, token, now, until)
+
+    @mapped()
+    def activity(self, token: str) -> Activity | None:
+        """See `PersistenceProvider.activity`."""
+        return self._store.activities.of_token(token)
+
+    @mapped()
+    def finish_activity(self, activity_id: str) -> None:
+        """See `PersistenceProvider.finish_activity`."""
+        self._store.activities.finish(activity_id)
+
+    @mapped()
+    def release_activity(self, token: str) -> bool:
+        """See `PersistenceProvider.release_activity`."""
+        return self._store.activities.release(token)
+
+    @mapped()
+    def withdraw_activities(self, activity_ids: Sequence[str]) -> None:
+        """See `PersistenceProvider.withdraw_activities`."""
+        self._store.activities.withdraw(activity_ids)
 
     # --------------------------------------------------------------------- definitions, listing
 
