@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from liteflow.core.memory_copy import own
@@ -61,6 +61,10 @@ class ActivityPool:
             activity = self._activities.pop(activity_id, None)
             if activity is not None:
                 self._close(activity)
+
+    def withdraw_all_of(self, instance_ids: Collection[str]) -> None:
+        """Delete all activities of these instances."""
+        self.withdraw([one.id for one in self._activities.values() if one.instance_id in instance_ids])
 
     def _lease(
         self, activity: Activity, token: str = "", worker: str = "", until: datetime | None = None

@@ -309,6 +309,19 @@ class PersistenceProvider(Provider):
         """Delete these, done or not."""
 
     @abc.abstractmethod
+    def purge(self, status: WorkflowStatus, older_than: datetime, limit: int) -> int:
+        """Delete at most `limit` instances of this status that ended before then, the earliest first.
+
+        All that belongs to them goes too: history, errors, activities. It goes first, so that what a
+        crash leaves is found again. An instance with something in its outbox is left for later. Returns
+        how many instances were deleted. `ProviderError` if the status is not that of an ended instance.
+        """
+
+    @abc.abstractmethod
+    def purge_events(self, before: datetime, limit: int) -> int:
+        """Delete at most `limit` processed events with a time before this; returns how many."""
+
+    @abc.abstractmethod
     def errors(self, instance_id: str, limit: int) -> list[ErrorRecord]:
         """The kept errors of an instance, oldest first, at most the last `limit`."""
 

@@ -156,6 +156,24 @@ def test_an_activity_in_a_newer_format_is_not_taken(
     assert taken.id == "b"
 
 
+def test_a_newer_format_is_not_purged(provider: PersistenceProvider, instances: Documents) -> None:
+    ended: dict[str, Any] = {"status": WorkflowStatus.COMPLETE, "complete_time": T0}
+    newer, fine = created(provider, **ended), created(provider, **ended)
+    instances.update_one({"_id": newer.id}, {"$set": {"format": 2}})
+    assert provider.purge(WorkflowStatus.COMPLETE, after(1), 10) == 1
+    assert provider.load([newer.id, fine.id]).keys() == {newer.id}
+
+
+def test_an_instance_is_purged_after_all_that_belongs_to_it(mongo_url: str, prefix: str) -> None:
+    queries = _Queries()
+    for provider in opened(mongo_url, prefix, event_listeners=[queries]):
+        created(provider, status=WorkflowStatus.COMPLETE, complete_time=T0)
+        provider.purge(WorkflowStatus.COMPLETE, after(1), 10)
+        deleted = [command["delete"] for command in queries.commands if "delete" in command]
+        parts = ("history", "errors", "activities", "instances")
+        assert deleted == [f"{prefix}.{part}" for part in parts]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -368,6 +386,8 @@ QUERIES: dict[str, Callable[[PersistenceProvider], Any]] = {
     ),
     "list by reference": lambda p: p.list(ListFilter(limit=10, reference="r7")),
     "list parked": lambda p: p.list(ListFilter(limit=10, parked=True)),
+    "purge": lambda p: p.purge(WorkflowStatus.COMPLETE, after(1000), 10),
+    "purge_events": lambda p: p.purge_events(after(0), 10),
     "list by time": lambda p: p.list(ListFilter(limit=10, created_after=T0, created_before=after(9))),
 }
 
@@ -398,7 +418,12 @@ def test_every_query_is_served_by_an_index(mongo_url: str, prefix: str) -> None:
 def _populate(provider: PersistenceProvider) -> None:
     """Some of everything, among many that have ended."""
     ended = [
-        new_instance(status=WorkflowStatus.COMPLETE, create_time=after(n / 10), reference=f"r{n % 50}")
+        new_instance(
+            status=WorkflowStatus.COMPLETE,
+            create_time=after(n / 10),
+            complete_time=after(n),
+            reference=f"r{n % 50}",
+        )
         for n in range(400)
     ]
     waiting = [
@@ -418,6 +443,7 @@ def _populate(provider: PersistenceProvider) -> None:
         provider.park(instance.id, -1, _PARKED)
     for number in range(100):
         provider.add_event(Event(new_id(), "paid", f"k{number % 10}", after(-number)))
+        provider.add_event(Event(new_id(), "seen", "k", after(-number), processed=True))
     activities = [Activity(new_id(), "paint", number, after(number), "x") for number in range(300)]
     for number, activity in enumerate(activities[:200]):
         activity.done = number < 150

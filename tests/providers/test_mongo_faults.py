@@ -24,6 +24,7 @@ from liteflow.core.models import (
     Pointer,
     Request,
     Wait,
+    WorkflowStatus,
 )
 from liteflow.core.providers import ClaimRenewal, ListFilter, RequestOutcome
 from liteflow.core.testing.samples import T0, after, created, loaded, new_id, new_instance, step, until
@@ -108,6 +109,8 @@ def test_while_the_server_is_away_nothing_else_is_raised(
         lambda: provider.finish_activity("a"),
         lambda: provider.release_activity("t"),
         lambda: provider.withdraw_activities(["a"]),
+        lambda: provider.purge(WorkflowStatus.COMPLETE, T0, 1),
+        lambda: provider.purge_events(T0, 1),
     ):
         with pytest.raises(StoreUnavailableError):
             call()
@@ -385,3 +388,18 @@ def test_a_lease_whose_answer_is_lost_is_the_only_one(
     assert proxy.lost
     left = [through.take_activity("paint", "me", f"t{n}", T0, after(60)) for n in range(2, 5)]
     assert [one and one.id for one in left] == ["a", "b", None]
+
+
+def test_what_is_purged_is_counted_if_the_answer_is_lost(
+    proxy: Proxy, through: MongoPersistenceProvider
+) -> None:
+    for number in range(5):
+        through.add_event(Event(str(number), "n", "k", after(number), processed=True))
+        created(through, status=WorkflowStatus.COMPLETE, complete_time=after(number))
+    for purge in (
+        lambda: through.purge_events(after(9), 3),
+        lambda: through.purge(WorkflowStatus.COMPLETE, after(9), 3),
+    ):
+        proxy.lose_answer_to("delete")
+        assert [purge(), purge(), purge()] == [3, 2, 0]
+        assert proxy.lost

@@ -7,6 +7,7 @@ import pytest
 from liteflow.core.providers import PersistenceProvider
 from liteflow.core.testing.persistence_activities import ActivityContract
 from liteflow.core.testing.persistence_commit import CommitContract
+from liteflow.core.testing.persistence_purge import PurgeContract
 from liteflow.core.testing.persistence_queries import (
     ClockContract,
     DefinitionContract,
@@ -31,6 +32,7 @@ class PersistenceContract(
     ParkContract,
     EventContract,
     ActivityContract,
+    PurgeContract,
     DefinitionContract,
     ListingContract,
     ClockContract,

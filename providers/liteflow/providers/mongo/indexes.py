@@ -56,12 +56,14 @@ class Collections:
                 _index("status", "status", "-create_time", "-_id"),
                 _index("workflow", "workflow_definition_id", "status", "-create_time", "-_id"),
                 _index("reference", "reference", "-create_time", "-_id", partial="reference"),
+                _index("ended", "status", "complete_time", partial="complete_time"),
             ]
         )
         self.events.create_indexes(
             [
                 _index("time", "name", "key", "time", "_id"),
                 _index("due", "due", "_id", partial="due"),
+                _index("processed", "time", partial="processed"),
             ]
         )
         self.activities.create_indexes(
@@ -69,6 +71,7 @@ class Collections:
                 # Read in order from the oldest; the lease's end is there to pass over those that are leased.
                 _index("offered", "name", "time", "_id", "until", where={"done": False}),
                 _index("token", "token", partial="token"),
+                _index("instance", "instance_id"),
             ]
         )
 

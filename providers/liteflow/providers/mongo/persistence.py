@@ -23,6 +23,7 @@ from liteflow.core.models import (
     Pointer,
     Request,
     Wait,
+    WorkflowStatus,
 )
 from liteflow.core.providers import (
     ClaimRenewal,
@@ -47,6 +48,7 @@ from liteflow.providers.mongo.event_log import EventLog
 from liteflow.providers.mongo.history import History
 from liteflow.providers.mongo.indexes import Collections
 from liteflow.providers.mongo.listing import list_page
+from liteflow.providers.mongo.purging import Purge
 from liteflow.providers.mongo.requests import Inbox
 from liteflow.providers.mongo.scheduling import Scheduling
 from liteflow.providers.mongo.writing import encoded, insert_missing
@@ -68,6 +70,7 @@ class _Store:
     errors: ErrorLog
     history: History
     definitions: DefinitionLog
+    purge: Purge
 
 
 class MongoPersistenceProvider(PersistenceProvider):
@@ -139,6 +142,7 @@ class MongoPersistenceProvider(PersistenceProvider):
             errors=errors,
             history=History(collections.history),
             definitions=DefinitionLog(collections.definitions),
+            purge=Purge(collections),
         )
 
     def close(self) -> None:
@@ -320,6 +324,18 @@ class MongoPersistenceProvider(PersistenceProvider):
     def withdraw_activities(self, activity_ids: Sequence[str]) -> None:
         """See `PersistenceProvider.withdraw_activities`."""
         self._store.activities.withdraw(activity_ids)
+
+    # ------------------------------------------------------------------------------------ purge
+
+    @mapped()
+    def purge(self, status: WorkflowStatus, older_than: datetime, limit: int) -> int:
+        """See `PersistenceProvider.purge`."""
+        return self._store.purge.instances(status, older_than, limit)
+
+    @mapped()
+    def purge_events(self, before: datetime, limit: int) -> int:
+        """See `PersistenceProvider.purge_events`."""
+        return self._store.purge.events(before, limit)
 
     # --------------------------------------------------------------------- definitions, listing
 
