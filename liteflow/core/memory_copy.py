@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from liteflow.core.models import Event, Instance, OutboxItem, Pointer, Request
+from liteflow.core.models import Activity, Event, Instance, OutboxItem, Pointer, Request
 from liteflow.core.transition import Transition
 
 T = TypeVar("T")
@@ -45,6 +45,7 @@ def _own_fields(kind: type[Any]) -> Callable[[Any], Any]:
 _COPIERS: dict[type[Any], Callable[[Any], Any]] = {
     dict: _own_dict,
     list: _own_list,
+    Activity: _own_fields(Activity),
     Event: _own_fields(Event),
     Instance: _own_fields(Instance),
     Pointer: _own_fields(Pointer),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import heapq
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -55,6 +56,18 @@ class EventLog:
             if event_id in self._events:
                 self._events[event_id].processed = True
                 self._due.set(event_id, None)
+
+    def purge(self, before: datetime, limit: int) -> int:
+        """Delete processed events with a time before this, the earliest first."""
+        old = ((one.time, one.id) for one in self._events.values() if one.processed and one.time < before)
+        purged = heapq.nsmallest(limit, old)
+        for entry in purged:
+            event = self._events.pop(entry[1])
+            times = self._times[event.name, event.key]
+            del times[bisect.bisect_left(times, entry)]
+            if not times:
+                del self._times[event.name, event.key]
+        return len(purged)
 
     def next_due(self) -> datetime | None:
         """When the first unprocessed event is due."""

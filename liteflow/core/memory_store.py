@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
+from liteflow.core.errors import ProviderError
+from liteflow.core.memory_activities import ActivityPool
 from liteflow.core.memory_copy import own
 from liteflow.core.memory_events import EventLog
 from liteflow.core.memory_index import DueIndex, WaitIndex
 from liteflow.core.models import (
+    Activity,
     DefinitionRecord,
     ErrorRecord,
     Event,
@@ -24,6 +27,7 @@ from liteflow.core.models import (
     Pointer,
     Request,
     Wait,
+    WorkflowStatus,
     WorkflowSummary,
 )
 from liteflow.core.paging import decode_cursor, encode_cursor
@@ -71,6 +75,7 @@ class MemoryPersistenceProvider(PersistenceProvider):
         self._history: dict[str, dict[str, Pointer]] = {}
         self._errors: dict[str, list[ErrorRecord]] = {}
         self._events = EventLog()
+        self._activities = ActivityPool()
         self._definitions: dict[tuple[str, int], DefinitionRecord] = {}
 
     def open(self) -> None:
@@ -221,8 +226,8 @@ class MemoryPersistenceProvider(PersistenceProvider):
         held: list[Due] = []
         with self._lock:
             for due, until in holds:
-                record = self._records[due.instance_id]
-                if record.instance.wake_at == due.wake_at:
+                record = self._records.get(due.instance_id)
+                if record is not None and record.instance.wake_at == due.wake_at:
                     self._set_wake(record.instance, until)
                     record.holds += 1
                     held.append(due)
@@ -326,6 +331,74 @@ class MemoryPersistenceProvider(PersistenceProvider):
         """See `PersistenceProvider.waiting_for`."""
         with self._lock:
             return [self._to_waiter(found) for found in self._waiters.after((name, key), after, limit)]
+
+    # ------------------------------------------------------------------------------- activities
+
+    def offer_activities(self, activities: Sequence[Activity]) -> None:
+        """See `PersistenceProvider.offer_activities`."""
+        with self._lock:
+            self._activities.offer(activities)
+
+    def take_activity(
+        self, name: str, worker: str, token: str, now: datetime, until: datetime
+    ) -> Activity | None:
+        """See `PersistenceProvider.take_activity`."""
+        with self._lock:
+            return self._activities.take(name, worker, token, now, until)
+
+    def activity(self, token: str) -> Activity | None:
+        """See `PersistenceProvider.activity`."""
+        with self._lock:
+            return self._activities.of_token(token)
+
+    def finish_activity(self, activity_id: str) -> None:
+        """See `PersistenceProvider.finish_activity`."""
+        with self._lock:
+            self._activities.finish(activity_id)
+
+    def release_activity(self, token: str) -> bool:
+        """See `PersistenceProvider.release_activity`."""
+        with self._lock:
+            return self._activities.release(token)
+
+    def withdraw_activities(self, activity_ids: Sequence[str]) -> None:
+        """See `PersistenceProvider.withdraw_activities`."""
+        with self._lock:
+            self._activities.withdraw(activity_ids)
+
+    # ------------------------------------------------------------------------------------ purge
+
+    def purge(self, status: WorkflowStatus, older_than: datetime, limit: int) -> int:
+        """See `PersistenceProvider.purge`."""
+        if not status.ended:
+            raise ProviderError(f"instances that are {status.name} have not ended and are not purged")
+        with self._lock:
+            ended = (
+                (instance.complete_time, instance.id)
+                for instance in (record.instance for record in self._records.values())
+                if instance.status is status
+                and instance.complete_time is not None
+                and instance.complete_time < older_than
+                and not instance.outbox
+            )
+            purged = {instance_id for _, instance_id in heapq.nsmallest(limit, ended)}
+            for instance_id in purged:
+                self._forget(instance_id)
+            self._activities.withdraw_all_of(purged)
+            return len(purged)
+
+    def _forget(self, instance_id: str) -> None:
+        self._set_waits(self._records[instance_id], [])
+        self._due.set(instance_id, None)
+        self._parked.discard(instance_id)
+        self._history.pop(instance_id, None)
+        self._errors.pop(instance_id, None)
+        del self._records[instance_id]
+
+    def purge_events(self, before: datetime, limit: int) -> int:
+        """See `PersistenceProvider.purge_events`."""
+        with self._lock:
+            return self._events.purge(before, limit)
 
     # ---------------------------------------------------------------------- definitions, listing
 

@@ -1,4 +1,4 @@
-"""What the store keeps: instances, execution pointers, events, and the small records inside them.
+"""What the store keeps: instances, execution pointers, events, activities, and the records inside them.
 
 These are the *stored* forms. Values that belong to the user (data, items, event data, outcomes) are in
 the encoded form of `codec.Plain` throughout; `views.py` shows them decoded. Everything here is plain
@@ -271,6 +271,26 @@ class Event:
     data: Plain = None
     processed: bool = False
     traceparent: str | None = None
+
+
+@dataclass(slots=True)
+class Activity:
+    """A piece of work that an instance offers to workers outside, who lease it and send a result.
+
+    `id` is also the key of the event that ends the instance's wait for it. `time` is since when it is
+    offered. `token`, `worker` and `until` are of the lease under which somebody has it; without one they
+    are empty. `done` ones are kept as a mark, so that offering them again does nothing.
+    """
+
+    id: str
+    name: str
+    parameters: Plain
+    time: datetime
+    instance_id: str
+    token: str = ""
+    worker: str = ""
+    until: datetime | None = None
+    done: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from liteflow.core.models import (
+    Activity,
     Claim,
     DefinitionRecord,
     ErrorRecord,
@@ -140,7 +141,7 @@ class Page:
 
 
 class PersistenceProvider(Provider):
-    """Stores instances, events, history, errors and the definitions that are known.
+    """Stores instances, events, activities, history, errors and the definitions that are known.
 
     What it has written when a method returns is durable (survives the crash of the server). No method
     but `commit` changes `revision`; what the others clear they clear by comparing.
@@ -270,6 +271,55 @@ class PersistenceProvider(Provider):
     @abc.abstractmethod
     def mark_processed(self, event_ids: Sequence[str]) -> None:
         """Their waiters have been woken."""
+
+    @abc.abstractmethod
+    def offer_activities(self, activities: Sequence[Activity]) -> None:
+        """Insert those whose id is not there; one that is, done or not, is left as it is.
+
+        `DataError`, before any is stored, for one that can't be.
+        """
+
+    @abc.abstractmethod
+    def take_activity(
+        self, name: str, worker: str, token: str, now: datetime, until: datetime
+    ) -> Activity | None:
+        """Lease the oldest (time, then id) activity of this name that is neither done nor leased at `now`.
+
+        One act: no two callers get the same one. `token` is random and not empty; a lease ends at its
+        `until`, from when on another may begin.
+        """
+
+    @abc.abstractmethod
+    def activity(self, token: str) -> Activity | None:
+        """The activity that is leased under this token and not done, even if the lease has run out.
+
+        None once it is done, given back, or leased anew under another token.
+        """
+
+    @abc.abstractmethod
+    def finish_activity(self, activity_id: str) -> None:
+        """Mark it as done, whoever has it: nobody takes it any more, and its token is void."""
+
+    @abc.abstractmethod
+    def release_activity(self, token: str) -> bool:
+        """Give an activity back, for anybody to take. False if none is leased under this token."""
+
+    @abc.abstractmethod
+    def withdraw_activities(self, activity_ids: Sequence[str]) -> None:
+        """Delete these, done or not."""
+
+    @abc.abstractmethod
+    def purge(self, status: WorkflowStatus, older_than: datetime, limit: int) -> int:
+        """Delete at most `limit` instances of this status that ended before then, the earliest first.
+
+        All that belongs to them goes too: history, errors, activities. It goes first, so that what a
+        crash leaves is found again. An instance with something in its outbox is left for later. Returns
+        how many instances were deleted. `ProviderError` if the status is not that of an ended instance.
+        """
+
+    @abc.abstractmethod
+    def purge_events(self, before: datetime, limit: int) -> int:
+        """Delete at most `limit` processed events with a time before this; returns how many."""
 
     @abc.abstractmethod
     def errors(self, instance_id: str, limit: int) -> list[ErrorRecord]:

@@ -15,7 +15,16 @@ from pymongo.monitoring import CommandListener
 
 from liteflow.core import codec
 from liteflow.core.errors import DataError, InstanceUnreadableError, ProviderError, StoreUnavailableError
-from liteflow.core.models import ErrorRecord, Event, Parked, Pointer, Request, Wait, WorkflowStatus
+from liteflow.core.models import (
+    Activity,
+    ErrorRecord,
+    Event,
+    Parked,
+    Pointer,
+    Request,
+    Wait,
+    WorkflowStatus,
+)
 from liteflow.core.providers import ListFilter, PersistenceProvider, WakeMove
 from liteflow.core.testing.persistence import PersistenceContract
 from liteflow.core.testing.samples import T0, after, created, loaded, new_id, new_instance, step
@@ -118,6 +127,51 @@ def test_a_newer_format_is_not_guessed(provider: PersistenceProvider, instances:
     assert found[fine.id] == fine
     with pytest.raises(InstanceUnreadableError):
         provider.request(newer.id, _request(), T0)
+
+
+def test_what_is_left_of_a_finished_activity_is_a_mark(
+    provider: PersistenceProvider, instances: Documents
+) -> None:
+    stored = instances.database[instances.name.replace("instances", "activities")]
+    provider.offer_activities([Activity("a", "paint", {"wall": 1}, T0, "i")])
+    mark = {"_id": "a", "format": 1, "name": "paint", "time": "2026-01-02T03:04:05.678901Z"}
+    offered = {**mark, "parameters": {"wall": 1}, "instance_id": "i", "done": False}
+    assert stored.find_one() == offered
+    provider.take_activity("paint", "me", "t", T0, after(60))
+    provider.release_activity("t")
+    assert stored.find_one() == offered
+    provider.take_activity("paint", "me", "t", T0, after(60))
+    provider.finish_activity("a")
+    assert stored.find_one() == {**mark, "instance_id": "i", "done": True}
+
+
+def test_an_activity_in_a_newer_format_is_not_taken(
+    provider: PersistenceProvider, instances: Documents
+) -> None:
+    stored = instances.database[instances.name.replace("instances", "activities")]
+    provider.offer_activities([Activity(key, "paint", None, T0, "i") for key in "ab"])
+    stored.update_one({"_id": "a"}, {"$set": {"format": 2}})
+    taken = provider.take_activity("paint", "me", "t", T0, after(60))
+    assert taken is not None
+    assert taken.id == "b"
+
+
+def test_a_newer_format_is_not_purged(provider: PersistenceProvider, instances: Documents) -> None:
+    ended: dict[str, Any] = {"status": WorkflowStatus.COMPLETE, "complete_time": T0}
+    newer, fine = created(provider, **ended), created(provider, **ended)
+    instances.update_one({"_id": newer.id}, {"$set": {"format": 2}})
+    assert provider.purge(WorkflowStatus.COMPLETE, after(1), 10) == 1
+    assert provider.load([newer.id, fine.id]).keys() == {newer.id}
+
+
+def test_an_instance_is_purged_after_all_that_belongs_to_it(mongo_url: str, prefix: str) -> None:
+    queries = _Queries()
+    for provider in opened(mongo_url, prefix, event_listeners=[queries]):
+        created(provider, status=WorkflowStatus.COMPLETE, complete_time=T0)
+        provider.purge(WorkflowStatus.COMPLETE, after(1), 10)
+        deleted = [command["delete"] for command in queries.commands if "delete" in command]
+        parts = ("history", "errors", "activities", "instances")
+        assert deleted == [f"{prefix}.{part}" for part in parts]
 
 
 @pytest.mark.parametrize(
@@ -276,26 +330,30 @@ def test_a_provider_that_is_not_open_says_so(mongo_url: str) -> None:
 # -------------------------------------------------------------------------------------------- indexes
 
 
-class _Finds(CommandListener):
+class _Queries(CommandListener):
     """Keeps what the provider asks the server for."""
 
     def __init__(self) -> None:
         self.commands: list[dict[str, Any]] = []
 
     def started(self, event: Any) -> None:
-        command = {key: value for key, value in event.command.items() if key in _EXPLAINED}
-        if event.command_name == "find":
+        name = event.command_name
+        if name in ("find", "findAndModify"):
+            command = {key: value for key, value in event.command.items() if key in _EXPLAINED}
             self.commands.append(command)
-        if event.command_name == "update":
-            for update in event.command["updates"]:
-                self.commands.append({"update": event.command["update"], "updates": [update]})
+        if name in ("update", "delete"):
+            for single in event.command[f"{name}s"]:
+                self.commands.append({name: event.command[name], f"{name}s": [single]})
 
     def succeeded(self, event: Any) -> None: ...
 
     def failed(self, event: Any) -> None: ...
 
 
-_EXPLAINED = ("find", "filter", "projection", "sort", "limit", "skip", "hint")
+_EXPLAINED = (
+    *("find", "filter", "projection", "sort", "limit", "skip", "hint"),
+    *("findAndModify", "query", "update", "new"),
+)
 
 _PARKED = Parked("missing", T0, "order 1")
 
@@ -314,6 +372,11 @@ QUERIES: dict[str, Callable[[PersistenceProvider], Any]] = {
     "move_wake": lambda p: p.move_wake([WakeMove("x", 1, T0, T0), WakeMove("x", 1, None, None)]),
     "commit": lambda p: p.commit([step(new_instance())]),
     "request": lambda p: p.request("x", _request(), T0),
+    "take_activity": lambda p: p.take_activity("paint", "me", "t", after(10), after(60)),
+    "activity": lambda p: p.activity("t7"),
+    "release_activity": lambda p: p.release_activity("t7"),
+    "finish_activity": lambda p: p.finish_activity("x"),
+    "withdraw_activities": lambda p: p.withdraw_activities(["x", "y"]),
     "list": lambda p: p.list(ListFilter(limit=10)),
     "list after a cursor": lambda p: p.list(ListFilter(limit=10, cursor=p.list(ListFilter(limit=10)).next)),
     "list by status": lambda p: p.list(ListFilter(limit=10, status=WorkflowStatus.SUSPENDED)),
@@ -323,6 +386,8 @@ QUERIES: dict[str, Callable[[PersistenceProvider], Any]] = {
     ),
     "list by reference": lambda p: p.list(ListFilter(limit=10, reference="r7")),
     "list parked": lambda p: p.list(ListFilter(limit=10, parked=True)),
+    "purge": lambda p: p.purge(WorkflowStatus.COMPLETE, after(1000), 10),
+    "purge_events": lambda p: p.purge_events(after(0), 10),
     "list by time": lambda p: p.list(ListFilter(limit=10, created_after=T0, created_before=after(9))),
 }
 
@@ -331,16 +396,16 @@ MOST_READ = 35
 
 
 def test_every_query_is_served_by_an_index(mongo_url: str, prefix: str) -> None:
-    finds = _Finds()
-    for provider in opened(mongo_url, prefix, event_listeners=[finds]):
+    queries = _Queries()
+    for provider in opened(mongo_url, prefix, event_listeners=[queries]):
         _populate(provider)
         with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
             database = client.get_default_database()
             for name, call in QUERIES.items():
-                finds.commands.clear()
+                queries.commands.clear()
                 call(provider)
-                assert finds.commands, name
-                for command in finds.commands:
+                assert queries.commands, name
+                for command in queries.commands:
                     explained = database.command("explain", command, verbosity="executionStats")
                     stages = set(_stages(explained["executionStats"]["executionStages"]))
                     assert not stages & {"COLLSCAN", "SORT"}, (name, command, stages)
@@ -353,7 +418,12 @@ def test_every_query_is_served_by_an_index(mongo_url: str, prefix: str) -> None:
 def _populate(provider: PersistenceProvider) -> None:
     """Some of everything, among many that have ended."""
     ended = [
-        new_instance(status=WorkflowStatus.COMPLETE, create_time=after(n / 10), reference=f"r{n % 50}")
+        new_instance(
+            status=WorkflowStatus.COMPLETE,
+            create_time=after(n / 10),
+            complete_time=after(n),
+            reference=f"r{n % 50}",
+        )
         for n in range(400)
     ]
     waiting = [
@@ -373,6 +443,13 @@ def _populate(provider: PersistenceProvider) -> None:
         provider.park(instance.id, -1, _PARKED)
     for number in range(100):
         provider.add_event(Event(new_id(), "paid", f"k{number % 10}", after(-number)))
+        provider.add_event(Event(new_id(), "seen", "k", after(-number), processed=True))
+    activities = [Activity(new_id(), "paint", number, after(number), "x") for number in range(300)]
+    for number, activity in enumerate(activities[:200]):
+        activity.done = number < 150
+        if not activity.done:
+            activity.token, activity.until = f"t{number - 150}", after(60)
+    provider.offer_activities(activities)
 
 
 def _stages(stage: dict[str, Any]) -> Iterator[str]:

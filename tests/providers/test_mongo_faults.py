@@ -14,7 +14,18 @@ import pytest
 from servers import MongoServer
 
 from liteflow.core.errors import ProviderError, StoreUnavailableError, UnavailableError
-from liteflow.core.models import Claim, DefinitionRecord, ErrorRecord, Event, Instance, Pointer, Request, Wait
+from liteflow.core.models import (
+    Activity,
+    Claim,
+    DefinitionRecord,
+    ErrorRecord,
+    Event,
+    Instance,
+    Pointer,
+    Request,
+    Wait,
+    WorkflowStatus,
+)
 from liteflow.core.providers import ClaimRenewal, ListFilter, RequestOutcome
 from liteflow.core.testing.samples import T0, after, created, loaded, new_id, new_instance, step, until
 from liteflow.core.transition import Outcome, Transition
@@ -92,6 +103,14 @@ def test_while_the_server_is_away_nothing_else_is_raised(
         lambda: provider.events([Wait("n", "k", T0, "1")], T0, 1),
         lambda: provider.record_definitions([DefinitionRecord("a", 1, "f")]),
         lambda: provider.list(ListFilter()),
+        lambda: provider.offer_activities([Activity("a", "n", None, T0, "i")]),
+        lambda: provider.take_activity("n", "me", "t", T0, after(60)),
+        lambda: provider.activity("t"),
+        lambda: provider.finish_activity("a"),
+        lambda: provider.release_activity("t"),
+        lambda: provider.withdraw_activities(["a"]),
+        lambda: provider.purge(WorkflowStatus.COMPLETE, T0, 1),
+        lambda: provider.purge_events(T0, 1),
     ):
         with pytest.raises(StoreUnavailableError):
             call()
@@ -353,3 +372,34 @@ def test_updates_whose_answer_is_lost_are_done_once(proxy: Proxy, through: Mongo
     stored = loaded(through, instance.id)
     assert (len(stored.inbox), stored.inbox_sequence, stored.wake_at) == (1, 1, after(20))
     assert stored.claims["1"].until == after(20)
+
+
+def test_a_lease_whose_answer_is_lost_is_the_only_one(
+    proxy: Proxy, through: MongoPersistenceProvider
+) -> None:
+    through.offer_activities([Activity(key, "paint", None, T0, "i") for key in "ab"])
+    proxy.lose_answer_to("findAndModify")
+    taken = through.take_activity("paint", "me", "t1", T0, after(60))
+    assert proxy.lost
+    assert taken is not None
+    assert (taken.id, taken.token) == ("a", "t1")
+    proxy.lose_answer_to("update")
+    assert through.release_activity("t1")
+    assert proxy.lost
+    left = [through.take_activity("paint", "me", f"t{n}", T0, after(60)) for n in range(2, 5)]
+    assert [one and one.id for one in left] == ["a", "b", None]
+
+
+def test_what_is_purged_is_counted_if_the_answer_is_lost(
+    proxy: Proxy, through: MongoPersistenceProvider
+) -> None:
+    for number in range(5):
+        through.add_event(Event(str(number), "n", "k", after(number), processed=True))
+        created(through, status=WorkflowStatus.COMPLETE, complete_time=after(number))
+    for purge in (
+        lambda: through.purge_events(after(9), 3),
+        lambda: through.purge(WorkflowStatus.COMPLETE, after(9), 3),
+    ):
+        proxy.lose_answer_to("delete")
+        assert [purge(), purge(), purge()] == [3, 2, 0]
+        assert proxy.lost

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from liteflow.core.providers import PersistenceProvider
+from liteflow.core.testing.persistence_activities import ActivityContract
 from liteflow.core.testing.persistence_commit import CommitContract
+from liteflow.core.testing.persistence_purge import PurgeContract
 from liteflow.core.testing.persistence_queries import (
     ClockContract,
     DefinitionContract,
@@ -29,6 +31,8 @@ class PersistenceContract(
     CrashContract,
     ParkContract,
     EventContract,
+    ActivityContract,
+    PurgeContract,
     DefinitionContract,
     ListingContract,
     ClockContract,

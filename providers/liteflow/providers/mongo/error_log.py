@@ -47,20 +47,23 @@ class ErrorLog:
         """The last errors of an instance, oldest first."""
         if limit <= 0:  # which the server takes for no limit
             return []
-        newest = self._collection.find(_of(instance_id)).sort("_id", -1).limit(limit)
+        newest = self._collection.find(of_instance(instance_id)).sort("_id", -1).limit(limit)
         return [_record(document) for document in newest][::-1]
 
     def trim(self, instance_id: str) -> None:
         """Remove all but the last errors of an instance."""
         surplus = (
-            self._collection.find(_of(instance_id), {"_id": 1}).sort("_id", -1).skip(ERRORS_KEPT).limit(1)
+            self._collection.find(of_instance(instance_id), {"_id": 1})
+            .sort("_id", -1)
+            .skip(ERRORS_KEPT)
+            .limit(1)
         )
         for document in surplus:
             first = {"instance": instance_id}
             self._collection.delete_many({"_id": {"$gte": first, "$lte": document["_id"]}})
 
 
-def _of(instance_id: str) -> dict[str, Any]:
+def of_instance(instance_id: str) -> dict[str, Any]:
     """Matches the errors of an instance by a range of `_id`, which begins with the instance."""
     first, last = {"instance": instance_id}, {"instance": instance_id, "revision": MaxKey()}
     return {"_id": {"$gte": first, "$lt": last}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from bson.max_key import MaxKey
 
@@ -28,6 +29,11 @@ class History:
 
     def of(self, instance_id: str) -> list[Pointer]:
         """The pointers of an instance in order."""
-        first, last = {"instance": instance_id}, {"instance": instance_id, "pointer": MaxKey()}
-        found = self._collection.find({"_id": {"$gte": first, "$lt": last}}).sort("_id", 1)
+        found = self._collection.find(of_instance(instance_id)).sort("_id", 1)
         return [POINTER.read(document, id=str(document["_id"]["pointer"])) for document in found]
+
+
+def of_instance(instance_id: str) -> dict[str, Any]:
+    """Matches the pointers of an instance by a range of `_id`, which begins with the instance."""
+    first, last = {"instance": instance_id}, {"instance": instance_id, "pointer": MaxKey()}
+    return {"_id": {"$gte": first, "$lt": last}}

@@ -26,6 +26,7 @@ class Collections:
     history: Documents
     errors: Documents
     events: Documents
+    activities: Documents
     definitions: Documents
 
     @staticmethod
@@ -40,6 +41,7 @@ class Collections:
             history=database[f"{prefix}.history"],
             errors=database[f"{prefix}.errors"],
             events=database[f"{prefix}.events"],
+            activities=database[f"{prefix}.activities"],
             definitions=database[f"{prefix}.definitions"],
         )
 
@@ -54,19 +56,34 @@ class Collections:
                 _index("status", "status", "-create_time", "-_id"),
                 _index("workflow", "workflow_definition_id", "status", "-create_time", "-_id"),
                 _index("reference", "reference", "-create_time", "-_id", partial="reference"),
+                _index("ended", "status", "complete_time", partial="complete_time"),
             ]
         )
         self.events.create_indexes(
             [
                 _index("time", "name", "key", "time", "_id"),
                 _index("due", "due", "_id", partial="due"),
+                _index("processed", "time", partial="processed"),
+            ]
+        )
+        self.activities.create_indexes(
+            [
+                # Read in order from the oldest; the lease's end is there to pass over those that are leased.
+                _index("offered", "name", "time", "_id", "until", where={"done": False}),
+                _index("token", "token", partial="token"),
+                _index("instance", "instance_id"),
             ]
         )
 
 
-def _index(name: str, *keys: str, partial: str | None = None) -> IndexModel:
-    """An index on these fields, descending where a minus stands before the name."""
+def _index(
+    name: str, *keys: str, partial: str | None = None, where: dict[str, Any] | None = None
+) -> IndexModel:
+    """An index on these fields, descending where a minus stands before the name.
+
+    It holds all documents, or those that have the field `partial`, or that match `where`.
+    """
     order = [(key.lstrip("-"), DESCENDING if key.startswith("-") else ASCENDING) for key in keys]
-    if partial is None:
-        return IndexModel(order, name=name)
-    return IndexModel(order, name=name, partialFilterExpression={partial: {"$exists": True}})
+    if partial is not None:
+        where = {partial: {"$exists": True}}
+    return IndexModel(order, name=name, **({} if where is None else {"partialFilterExpression": where}))

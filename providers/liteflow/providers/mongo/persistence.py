@@ -14,6 +14,7 @@ from pymongo.collection import Collection
 
 from liteflow.core.errors import DataError, LiteFlowError, ProviderError, StoreUnavailableError
 from liteflow.core.models import (
+    Activity,
     DefinitionRecord,
     ErrorRecord,
     Event,
@@ -22,6 +23,7 @@ from liteflow.core.models import (
     Pointer,
     Request,
     Wait,
+    WorkflowStatus,
 )
 from liteflow.core.providers import (
     ClaimRenewal,
@@ -35,6 +37,7 @@ from liteflow.core.providers import (
 )
 from liteflow.core.transition import Outcome, Transition
 from liteflow.providers.mongo import documents
+from liteflow.providers.mongo.activities import ActivityPool
 from liteflow.providers.mongo.clock import ServerClock
 from liteflow.providers.mongo.committing import Committer
 from liteflow.providers.mongo.connection import CODEC_OPTIONS, RAW_OPTIONS, Client, connect, database_of
@@ -45,6 +48,7 @@ from liteflow.providers.mongo.event_log import EventLog
 from liteflow.providers.mongo.history import History
 from liteflow.providers.mongo.indexes import Collections
 from liteflow.providers.mongo.listing import list_page
+from liteflow.providers.mongo.purging import Purge
 from liteflow.providers.mongo.requests import Inbox
 from liteflow.providers.mongo.scheduling import Scheduling
 from liteflow.providers.mongo.writing import encoded, insert_missing
@@ -62,9 +66,11 @@ class _Store:
     scheduling: Scheduling
     inbox: Inbox
     events: EventLog
+    activities: ActivityPool
     errors: ErrorLog
     history: History
     definitions: DefinitionLog
+    purge: Purge
 
 
 class MongoPersistenceProvider(PersistenceProvider):
@@ -132,9 +138,11 @@ class MongoPersistenceProvider(PersistenceProvider):
             scheduling=Scheduling(collections),
             inbox=Inbox(collections.instances),
             events=EventLog(collections.events),
+            activities=ActivityPool(collections.activities),
             errors=errors,
             history=History(collections.history),
             definitions=DefinitionLog(collections.definitions),
+            purge=Purge(collections),
         )
 
     def close(self) -> None:
@@ -282,6 +290,52 @@ class MongoPersistenceProvider(PersistenceProvider):
     def mark_processed(self, event_ids: Sequence[str]) -> None:
         """See `PersistenceProvider.mark_processed`."""
         self._store.events.mark_processed(event_ids)
+
+    # ------------------------------------------------------------------------------- activities
+
+    @mapped()
+    def offer_activities(self, activities: Sequence[Activity]) -> None:
+        """See `PersistenceProvider.offer_activities`."""
+        self._store.activities.offer(activities)
+
+    @mapped()
+    def take_activity(
+        self, name: str, worker: str, token: str, now: datetime, until: datetime
+    ) -> Activity | None:
+        """See `PersistenceProvider.take_activity`."""
+        return self._store.activities.take(name, worker, token, now, until)
+
+    @mapped()
+    def activity(self, token: str) -> Activity | None:
+        """See `PersistenceProvider.activity`."""
+        return self._store.activities.of_token(token)
+
+    @mapped()
+    def finish_activity(self, activity_id: str) -> None:
+        """See `PersistenceProvider.finish_activity`."""
+        self._store.activities.finish(activity_id)
+
+    @mapped()
+    def release_activity(self, token: str) -> bool:
+        """See `PersistenceProvider.release_activity`."""
+        return self._store.activities.release(token)
+
+    @mapped()
+    def withdraw_activities(self, activity_ids: Sequence[str]) -> None:
+        """See `PersistenceProvider.withdraw_activities`."""
+        self._store.activities.withdraw(activity_ids)
+
+    # ------------------------------------------------------------------------------------ purge
+
+    @mapped()
+    def purge(self, status: WorkflowStatus, older_than: datetime, limit: int) -> int:
+        """See `PersistenceProvider.purge`."""
+        return self._store.purge.instances(status, older_than, limit)
+
+    @mapped()
+    def purge_events(self, before: datetime, limit: int) -> int:
+        """See `PersistenceProvider.purge_events`."""
+        return self._store.purge.events(before, limit)
 
     # --------------------------------------------------------------------- definitions, listing
 
