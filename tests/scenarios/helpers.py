@@ -65,6 +65,18 @@ def failing(log: list[Any], value: Any, times: int = 1_000_000) -> Step:
     return step
 
 
+def fails_on_demand(log: list[str], name: str) -> Step:
+    """A step that notes that it begins, fails if the data says so, and else notes that it ends."""
+
+    def step(context: StepExecutionContext) -> None:
+        log.append(f"{name} begins")
+        if context.data.fail:
+            raise RuntimeError("boom")
+        log.append(f"{name} ends")
+
+    return step
+
+
 class Gate:
     """A step, `gate.run`, that tells that it has begun and goes on once the test opens the gate.
 
