@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from scenarios.helpers import LONG_AGO, Hosts, finish, note, waiting, workflow
 from servers import wait_for
 
 from liteflow.core import (
@@ -18,37 +18,9 @@ from liteflow.core import (
     Workflow,
     WorkflowBuilder,
     WorkflowErrorHandling,
-    WorkflowHost,
     WorkflowNotFoundError,
     WorkflowStatus,
 )
-
-Hosts = Callable[..., WorkflowHost]
-LONG_AGO = datetime(2020, 1, 1, tzinfo=timezone.utc)
-
-
-def workflow(build: Callable[[WorkflowBuilder], Any], name: str = "scenario") -> Workflow:
-    class Scenario(Workflow):
-        id = name
-
-        def build(self, builder: WorkflowBuilder) -> None:
-            build(builder)
-
-    return Scenario()
-
-
-def note(log: list[Any], value: Any) -> Callable[[StepExecutionContext], None]:
-    return lambda context: log.append(value(context) if callable(value) else value)
-
-
-def finish(host: WorkflowHost, instance_id: str, seconds: float = 20) -> Any:
-    instance = host.wait_for_workflow(instance_id, seconds)
-    assert instance.status is WorkflowStatus.COMPLETE, instance.reason
-    return instance
-
-
-def waiting(host: WorkflowHost, instance_id: str) -> bool:
-    return any(wait for wait in host.get_workflow(instance_id).record.waits())
 
 
 def test_data_of_every_step_is_stored(make_host: Hosts) -> None:
