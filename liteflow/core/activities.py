@@ -81,6 +81,8 @@ class Activities:
             raise ActivityTokenError(
                 "the token is wrong, was given back or has expired; the activity may be offered again"
             )
+        if not self._persistence.waiting_for(ACTIVITY_EVENT, activity.id, "", 1):
+            raise ActivityTokenError("the workflow does not wait for this activity any more")
         key = f"activity:{activity.id}:{token}"
         self._publish(ACTIVITY_EVENT, activity.id, outcome, id_key=key, internal=True)
         self._persistence.finish_activity(activity.id)

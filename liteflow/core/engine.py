@@ -278,8 +278,9 @@ class _Advance(FailureRules):
             problem = Failure("DefinitionError", "the step branches but has no block", permanent=True)
             self.failed(pointer, step, problem)
             return
-        if step.kind != SAGA:  # whose attempts are counted by how often it was undone
-            pointer.retry_count = 0
+        asks = ended.result.activity_name is not None or ended.result.child is not None
+        if step.kind != SAGA and not asks:
+            pointer.retry_count = 0  # else an attempt has ended only when what it began has
         pointer.error = None
         self.draft.change_data(ended.data_set, ended.data_removed)
         self._go_on(pointer, step, ended.result, ended.started)

@@ -123,4 +123,4 @@ class Plan:
 def _label(draft: Draft) -> str:
     """A container is named after what it contains, so that another one before it does not rename it."""
     first = draft.blocks[0][0] if draft.blocks and draft.blocks[0] else None
-    return draft.label if first is None else f"{draft.label}:{_label(first)}"
+    return draft.label if first is None else f"{draft.label}:{first.id or _label(first)}"

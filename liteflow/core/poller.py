@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -32,6 +33,9 @@ BACKLOG = 200
 LONGEST_HOLD = 300.0
 """Seconds; the growing time after which an instance that nobody looked at is sent again."""
 
+PURGE_EVERY = 3600.0
+"""Seconds between two looks for events that are old enough to be deleted."""
+
 LEADER = "scheduler"
 
 
@@ -50,6 +54,7 @@ class Poller:
         self._lock = lock
         self._settings = settings
         self._lease: Lease | None = None
+        self._purge_at = 0.0
         self._periodic = Periodic("scheduler", self._round)
         self._unsubscribe: Callable[[], None] = lambda: None
 
@@ -81,6 +86,8 @@ class Poller:
         while self._send_due() or self._send_events():
             if not self._lead():
                 return 0.0
+        if self._purge_events():
+            return 0.0
         pause = min(self._settings.poll_interval, self._settings.lease_ttl / 3)
         due = self._persistence.next_due()
         if due is not None:
@@ -132,6 +139,18 @@ class Poller:
         events = self._persistence.hold_events(now, hold, PAGE)
         self._send([Message(EVENTS_QUEUE, event.id, event.traceparent) for event in events])
         return len(events) == PAGE
+
+    def _purge_events(self) -> bool:
+        """Delete one page of events that were kept long enough; True if there may be more."""
+        if time.monotonic() < self._purge_at:
+            return False
+        before = self._persistence.now() - timedelta(seconds=self._settings.event_retention)
+        purged = self._persistence.purge_events(before, PAGE)
+        if purged:
+            log.info("%d events from before %s are deleted", purged, before.isoformat())
+        if purged < PAGE:
+            self._purge_at = time.monotonic() + PURGE_EVERY
+        return purged == PAGE
 
     def _send(self, messages: list[Message]) -> None:
         if not messages:

@@ -200,7 +200,10 @@ class PersistenceProvider(Provider):
 
     @abc.abstractmethod
     def lower_wake(self, wakes: Mapping[str, datetime]) -> None:
-        """Lower `wake_at` of running and suspended instances to these times, where it is later or empty."""
+        """Lower `wake_at` of running and suspended instances to these times, where it is later or empty.
+
+        Clears `message_sent`: who asks for this has a wake-up in hand and will acknowledge it.
+        """
 
     @abc.abstractmethod
     def move_wake(self, moves: Sequence[WakeMove]) -> None:

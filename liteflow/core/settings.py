@@ -29,6 +29,7 @@ class Settings:
     `allow_local_lock`: accept a process-local lock or queue beside a shared store, which is wrong
     as soon as a second process uses the store.
     `lifecycle`: tell of lifecycle events; by default where somebody can hear them.
+    `event_retention`: how long events are kept; then nobody can wait for them in retrospect any more.
     `activity_lease`: how long somebody has an activity before it is offered to others.
     """
 
@@ -45,6 +46,7 @@ class Settings:
     allow_local_lock: bool = False
     lifecycle: bool | None = None
     activity_lease: float = 30.0
+    event_retention: float = 30 * 24 * 3600.0
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -88,6 +90,7 @@ _LEAST: dict[str, float] = {
     "long_step": 0,
     "poison_after": 1,
     "activity_lease": 0.01,
+    "event_retention": 0,
     "time_slice": 0,
     "wake_grace": 0.01,
     "max_data_size": 1024,

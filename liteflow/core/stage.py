@@ -63,7 +63,7 @@ class Stage(Generic[T, R]):
         with self._condition:
             self._closed = True
             self._condition.notify()
-        if self._thread is not None:
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=10)
 
     def _serve(self) -> None:

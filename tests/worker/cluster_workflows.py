@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 import pymongo
@@ -56,6 +57,15 @@ class AuditedOrder(Workflow):
             .then(Record)
             .id("close")
         )
+
+
+class Poison(Workflow):
+    """Its step takes the process along, unless that is a test's."""
+
+    id = "poison"
+
+    def build(self, builder: WorkflowBuilder) -> None:
+        builder.start_with(lambda context: os.kill(os.getpid(), signal.SIGKILL)).id("kill")
 
 
 EXPECTED_STEPS = {"reserve": 1, "charge": 1, "pack": 2, "remind": 2, "close": 1}

@@ -222,6 +222,53 @@ def test_a_sleep_is_kept_over_a_restart_of_everything(cluster: Cluster) -> None:
     wait_for("all are complete", lambda: cluster.count(WorkflowStatus.COMPLETE) == 5, 30)
 
 
+def test_lifecycle_events_are_published_in_order(cluster: Cluster) -> None:
+    queue = cluster.channel.queue_declare("", exclusive=True).method.queue
+    heard: list[tuple[str, dict[str, Any]]] = []
+    cluster.ready(cluster.worker(), cluster.scheduler())
+    cluster.channel.queue_bind(queue, f"{cluster.wiring.prefix}.lifecycle", "audited-order.1.#")
+    cluster.channel.basic_consume(
+        queue, lambda ch, m, p, b: heard.append((m.routing_key, json.loads(b))), auto_ack=True
+    )
+    cluster.submit(1)
+
+    def completed() -> bool:
+        cluster.amqp.process_data_events(0.05)
+        return any(key.endswith(".completed") for key, _ in heard)
+
+    wait_for("the end is told", completed, 30)
+    kinds = [key.removeprefix("audited-order.1.") for key, _ in heard]
+    assert (kinds[0], kinds[-1]) == ("started", "completed")
+    assert kinds.count("completed") == 1
+    sequences = [body["sequence"] for _, body in heard]
+    assert sequences == sorted(set(sequences))
+    ended = [body["step"] for key, body in heard if key.endswith(".step_completed")]
+    assert Counter(ended) == {**EXPECTED_STEPS, **{"for_each:pack": 1, "while:remind": 1, "delay": 1}}
+    assert {body["reference"] for _, body in heard} == {"o-0"}
+
+
+def test_a_step_that_kills_its_process_is_suspended_and_the_others_complete(cluster: Cluster) -> None:
+    worker = cluster.worker()
+    cluster.ready(worker, cluster.scheduler())
+    poison = cluster.ask("workflow.start", b'{"workflow": "poison"}')["id"]
+    cluster.submit(10)
+    deaths = 0
+
+    def suspended() -> bool:
+        nonlocal worker, deaths
+        if worker.poll() is not None:
+            deaths += 1
+            worker = cluster.worker()
+        return cluster.client.get_workflow(poison).status is WorkflowStatus.SUSPENDED
+
+    wait_for("it is suspended", suspended, 60)
+    assert deaths == 3
+    assert cluster.client.get_workflow(poison).reason == (
+        "poison: the process that ran step kill died 3 times in a row"
+    )
+    wait_for("the others are complete", lambda: cluster.count(WorkflowStatus.COMPLETE) == 10, 60)
+
+
 def test_secrets_stay_out_of_the_logs(cluster: Cluster) -> None:
     cluster.environment["LITEFLOW_QUEUE"] = cluster.environment["LITEFLOW_QUEUE"].replace(
         "guest:guest", "guest:s3cret-word"

@@ -110,6 +110,13 @@ class WakeContract:
         assert [_wake(provider, one) for one in instances] == [T0, T0, T0, T0 - TICK]
         provider.lower_wake({})
 
+    def test_lower_wake_takes_the_wake_up_that_was_sent_for_consumed(
+        self, provider: PersistenceProvider
+    ) -> None:
+        instance = created(provider, wake_at=T0 - TICK, message_sent=True)
+        provider.lower_wake({instance.id: T0})
+        assert loaded(provider, instance.id) == replace(instance, message_sent=False)
+
     def test_lower_wake_leaves_ended_instances_alone(self, provider: PersistenceProvider) -> None:
         suspended = created(provider, status=WorkflowStatus.SUSPENDED)
         ended = [created(provider, status=status) for status in ENDED]

@@ -75,7 +75,7 @@ class Scheduling:
         updates = [
             UpdateOne(
                 {"_id": instance_id, "status": {"$in": NOT_ENDED}},
-                {"$min": {"wake_at": time_to_bson(wake_at)}},
+                {"$min": {"wake_at": time_to_bson(wake_at)}, "$unset": {"message_sent": ""}},
             )
             for instance_id, wake_at in wakes.items()
         ]
