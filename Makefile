@@ -36,8 +36,10 @@ lint: $(VENV)/test.stamp ## ruff and mypy --strict
 
 check: lint test ## What CI runs
 
-bench: setup ## Latency of a one-step workflow on real servers
+bench: setup ## Latency, growth of long loops, and parallel branches, on real servers
 	@$(BIN)/python -m bench.latency
+	@$(BIN)/python -m bench.parallel
+	@$(BIN)/python -m bench.growth
 
 compose-check: ## The compose file for real: three workers, one killed, orders from Node.js (needs Docker)
 	@deploy/check-compose.sh
