@@ -69,9 +69,8 @@ def main() -> None:
                     began = min(p.start_time for p in instance.execution_pointers if p.start_time)
                     assert instance.complete_time is not None
                     times.append((instance.complete_time - began).total_seconds() * 1000)
-                print(
-                    f"{name}: {len(times)} runs, p50 {statistics.median(times):.0f} ms, max {max(times):.0f} ms"
-                )
+                p50 = statistics.median(times)
+                print(f"{name}: {len(times)} runs, p50 {p50:.0f} ms, max {max(times):.0f} ms")
     finally:
         servers.close()
 

@@ -37,7 +37,8 @@ TRACEBACK_KEPT = 8000
 class Job:
     """One execution of a body that is to be, or is being, run in a slot.
 
-    `began` is the local monotonic time at which a slot took it, None before. `claim` is set once it runs
+    `began` is the local monotonic time at which a slot took it, None before, and `started` when its body
+    began, by the store's clock. `claim` is set once it runs
     outside the lease. `ended` and `dropped` tell that its result is there, or no longer wanted.
     """
 
@@ -47,6 +48,7 @@ class Job:
     pointer: Pointer
     cancellation: Cancellation = field(default_factory=Cancellation)
     began: float | None = None
+    started: datetime | None = None
     claim: Claim | None = None
     ended: bool = False
     dropped: bool = False
@@ -152,7 +154,7 @@ class BodyRunner:
 
     def run(self, job: Job) -> BodyEnded:
         """Execute the job's step once."""
-        started = self._now()
+        started = job.started = self._now()
         instance = WorkflowInstance(job.instance, job.definition.data_type)
         try:
             result = encode_result(self._execute(job, instance, started))

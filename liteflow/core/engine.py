@@ -235,7 +235,7 @@ class _Advance(FailureRules):
         pointer = self.draft.edit(pointer.id)
         pointer.status = PointerStatus.RUNNING
         pointer.sleep_until = None
-        self._started(pointer, self.now)
+        self._started(pointer, claimed.started or self.now)
         self.draft.set_claim(pointer.id, claimed.claim)
 
     def _started(self, pointer: Pointer, time: datetime) -> None:

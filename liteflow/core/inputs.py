@@ -49,12 +49,14 @@ class BodyEnded:
 class BodyClaimed:
     """A body goes on, or will run, outside the lease, under this claim.
 
-    `over` is the claim whose holder did not renew it in time, if this one takes its place.
+    `over` is the claim whose holder did not renew it in time, if this one takes its place. `started` is
+    when the body began, if it has.
     """
 
     pointer_id: str
     claim: Claim
     over: Claim | None = None
+    started: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,7 @@ class Running(Hops):
             self._loop.later(left, partial(self._check_long, act, job))
             return
         job.claim = self._claim()
-        act.inputs.append(BodyClaimed(job.pointer.id, job.claim))
+        act.inputs.append(BodyClaimed(job.pointer.id, job.claim, started=job.started))
         self._go(act)
 
     def _slot_ended(self, work: Job | Check, outcome: BodyEnded | ConditionsHeld) -> None:
