@@ -20,6 +20,7 @@ from liteflow.core.definition import Step, WorkflowDefinition
 from liteflow.core.errors import DataError
 from liteflow.core.hooks import Hooks
 from liteflow.core.inputs import BodyEnded, ConditionsHeld, Failure, encode_result
+from liteflow.core.loop import Timer
 from liteflow.core.models import Claim, Instance, Pointer
 from liteflow.core.primitives import AFRESH
 from liteflow.core.result import ExecutionResult
@@ -39,7 +40,8 @@ class Job:
 
     `began` is the local monotonic time at which a slot took it, None before, and `started` when its body
     began, by the store's clock. `claim` is set once it runs
-    outside the lease. `ended` and `dropped` tell that its result is there, or no longer wanted.
+    outside the lease. `ended` and `dropped` tell that its result is there, or no longer wanted. `watch` is
+    set to when its time is up.
     """
 
     instance: Instance
@@ -52,6 +54,7 @@ class Job:
     claim: Claim | None = None
     ended: bool = False
     dropped: bool = False
+    watch: Timer | None = None
 
 
 @dataclass(eq=False)

@@ -121,7 +121,7 @@ class Running(Hops):
         elif job.began is not None:
             left -= time.monotonic() - job.began
         if left > 0 or job.began is None:
-            self._loop.later(max(left, 0.001), partial(self._watch, job))
+            job.watch = self._loop.later(max(left, 0.001), partial(self._watch, job))
             return
         failure = engine.timed_out(job.step)
         self._body_ended(job, BodyEnded(job.pointer.id, self._persistence.now(), failure=failure))
@@ -156,6 +156,8 @@ class Running(Hops):
 
     def _body_ended(self, job: Job, ended: BodyEnded) -> None:
         job.ended = True
+        if job.watch is not None:
+            job.watch.cancel()
         if job.dropped:
             return
         if ended.failure is not None:
