@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import bson
 import pymongo
 import pytest
 from bson import Binary, Decimal128, Int64, ObjectId
@@ -27,9 +28,11 @@ from liteflow.core.models import (
 )
 from liteflow.core.providers import ListFilter, PersistenceProvider, WakeMove
 from liteflow.core.testing.persistence import PersistenceContract
+from liteflow.core.testing.persistence_commit import CommitContract
+from liteflow.core.testing.persistence_items import ItemsContract, large
 from liteflow.core.testing.samples import T0, after, created, loaded, new_id, new_instance, step
 from liteflow.core.transition import Outcome
-from liteflow.providers.mongo import MongoPersistenceProvider, error_log
+from liteflow.providers.mongo import MongoPersistenceProvider, error_log, items
 
 Documents = pymongo.collection.Collection[dict[str, Any]]
 
@@ -56,6 +59,18 @@ class TestReplicaSet(PersistenceContract):
     @pytest.fixture
     def provider(self, mongo_replica_url: str, prefix: str) -> Iterator[PersistenceProvider]:
         yield from opened(mongo_replica_url, prefix)
+
+
+class TestAllItemsOutside(CommitContract, ItemsContract):
+    """With every list in chunks, however small, values of all kinds come by there too."""
+
+    @pytest.fixture
+    def provider(
+        self, mongo_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[PersistenceProvider]:
+        monkeypatch.setattr(items, "LARGE", 0)
+        monkeypatch.setattr(items, "CHUNK", 20_000)
+        yield from opened(mongo_url, prefix)
 
 
 @pytest.fixture
@@ -170,7 +185,7 @@ def test_an_instance_is_purged_after_all_that_belongs_to_it(mongo_url: str, pref
         created(provider, status=WorkflowStatus.COMPLETE, complete_time=T0)
         provider.purge(WorkflowStatus.COMPLETE, after(1), 10)
         deleted = [command["delete"] for command in queries.commands if "delete" in command]
-        parts = ("history", "errors", "activities", "instances")
+        parts = ("history", "errors", "items", "activities", "instances")
         assert deleted == [f"{prefix}.{part}" for part in parts]
 
 
@@ -249,6 +264,134 @@ def test_errors_are_bounded(provider: PersistenceProvider, monkeypatch: pytest.M
     assert kept[-1].message.startswith("?xxx")
     assert len(kept[-1].message) < 110_000
     assert len(provider.errors(other.id, 100)) == 1
+
+
+# ---------------------------------------------------------------------------------- large collections
+
+
+@pytest.fixture
+def chunks(instances: Documents) -> Documents:
+    """The collection of the parts of large lists."""
+    return instances.database[instances.name.replace("instances", "items")]
+
+
+def test_a_large_collection_is_not_in_the_document(
+    provider: PersistenceProvider, instances: Documents, chunks: Documents
+) -> None:
+    instance = created(provider, items={"1": large("a")})
+    provider.commit([step(instance, items_set={"2": large("b", 30_000), "3": [1]})])
+    document = instances.find_one()
+    assert document is not None
+    assert len(bson.encode(document)) < 100_000
+    assert document["items"]["3"] == [1]
+    sizes = [len(bson.encode(chunk)) for chunk in chunks.find()]
+    assert len(sizes) == 2 + 4
+    assert max(sizes) < 1_200_000
+    assert {chunk["format"] for chunk in chunks.find()} == {1}
+
+
+def test_64_kilobytes_stay_in_the_document(provider: PersistenceProvider, chunks: Documents) -> None:
+    created(provider, items={"1": ["x" * 65_000], "2": []})
+    assert chunks.count_documents({}) == 0
+    created(provider, items={"1": ["x" * 65_000, "y" * 1000]})
+    assert chunks.count_documents({}) == 1
+
+
+def test_chunks_go_when_the_collection_is_removed(provider: PersistenceProvider, chunks: Documents) -> None:
+    items = {"1": large("a"), "11": large("b")}
+    one, two = created(provider, items=items), created(provider, items=items)
+    # What a commit that lost has left there goes along.
+    winner, loser = step(one), step(one, items_set=items)
+    assert provider.commit([winner]) == [Outcome.COMMITTED]
+    assert provider.commit([loser]) == [Outcome.CONFLICT]
+    winner.apply(one)
+    assert provider.commit([replace(step(one, items_removed=["1"]), revision=7)]) == [Outcome.CONFLICT]
+    assert chunks.count_documents({}) == 12
+    assert provider.commit([step(one, items_removed=["1"])]) == [Outcome.COMMITTED]
+    left = {(chunk["_id"]["instance"], chunk["_id"]["pointer"]) for chunk in chunks.find()}
+    assert left == {(one.id, "11"), (two.id, "1"), (two.id, "11")}
+    assert loaded(provider, two.id) == two
+
+
+def test_an_item_that_is_too_large_is_rejected(provider: PersistenceProvider, chunks: Documents) -> None:
+    instance, fine = created(provider), created(provider)
+    too_large: list[codec.Plain] = [*large("a"), "x" * (16 * 1024 * 1024)]
+    transitions = [step(instance, items_set={"1": too_large}), step(fine, items_set={"1": [*large("b")]})]
+    assert provider.commit(transitions) == [Outcome.REJECTED, Outcome.COMMITTED]
+    assert {chunk["_id"]["instance"] for chunk in chunks.find()} == {fine.id}
+    with pytest.raises(DataError, match="workflow"):
+        provider.create([new_instance(), new_instance(items={"1": too_large})])
+    assert len(provider.list(ListFilter()).items) == 2
+
+
+def test_a_collection_of_more_than_a_document_holds(provider: PersistenceProvider, chunks: Documents) -> None:
+    instance = created(provider)
+    items = {"1": ["x" * (9 * 1024 * 1024), "y" * (9 * 1024 * 1024)]}
+    assert provider.commit([step(instance, items_set=items)]) == [Outcome.COMMITTED]
+    assert chunks.count_documents({}) == 2
+    assert loaded(provider, instance.id).items == items
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [
+        {"revision": 0},
+        {"revision": "x", "token": "t", "chunks": 1},
+        {"revision": 0, "token": "", "chunks": 1},
+        5,
+    ],
+    ids=str,
+)
+def test_a_collection_whose_chunks_are_not_there_spoils_nothing_else(
+    provider: PersistenceProvider, instances: Documents, marker: Any
+) -> None:
+    broken, fine = created(provider), created(provider, items={"1": large("a")})
+    instances.update_one({"_id": broken.id}, {"$set": {"items": {"1": marker}}})
+    found = provider.load([broken.id, fine.id])
+    assert isinstance(found[broken.id], DataError)
+    assert found[fine.id] == fine
+
+
+def test_a_chunk_that_cannot_be_read_spoils_nothing_else(
+    provider: PersistenceProvider, chunks: Documents
+) -> None:
+    broken, gone, fine = (created(provider, items={"1": large("a")}) for _ in range(3))
+    date = {"$toDate": {"$literal": Int64(2**60)}}
+    chunks.update_one({"_id.instance": broken.id, "_id.chunk": 1}, [{"$set": {"items": [date]}}])
+    chunks.delete_one({"_id.instance": gone.id, "_id.chunk": 1})
+    found = provider.load([broken.id, gone.id, fine.id])
+    for one in (broken, gone):
+        with pytest.raises(DataError, match=f"{one.id}.*items.1"):
+            raise found[one.id]  # type: ignore[misc]
+    assert found[fine.id] == fine
+
+
+def test_large_collections_cost_one_more_query(mongo_url: str, prefix: str) -> None:
+    queries = _Queries()
+    for provider in opened(mongo_url, prefix, event_listeners=[queries]):
+        many = [created(provider, items={"1": large("a"), "2": large("b")}) for _ in range(3)]
+        small = created(provider, items={"1": [1]})
+        for ids, expected in (([small.id], 1), ([small.id, *(one.id for one in many)], 2)):
+            queries.commands.clear()
+            assert len(provider.load(ids)) == len(ids)
+            assert len(queries.commands) == expected
+
+
+def test_a_collection_that_is_removed_while_it_is_loaded(mongo_url: str, prefix: str) -> None:
+    removals: list[Callable[[], object]] = []
+
+    class BeforeChunksAreRead(_Queries):
+        def started(self, event: Any) -> None:
+            if event.command.get("find") == f"{prefix}.items" and removals:
+                removals.pop()()
+
+    for provider in opened(mongo_url, prefix, event_listeners=[BeforeChunksAreRead()]):
+        for other in opened(mongo_url, prefix):
+            instance = created(provider, items={"1": large("a"), "2": large("b")})
+            removed = step(instance, items_removed=["1"])
+            removals.append(lambda: other.commit([removed]))  # noqa: B023
+            found = loaded(provider, instance.id)
+            assert (found.revision, found.items) == (1, {"2": large("b")})
 
 
 # -------------------------------------------------------------------------------------------- options
@@ -386,6 +529,8 @@ QUERIES: dict[str, Callable[[PersistenceProvider], Any]] = {
     ),
     "list by reference": lambda p: p.list(ListFilter(limit=10, reference="r7")),
     "list parked": lambda p: p.list(ListFilter(limit=10, parked=True)),
+    "load": lambda p: p.load(["large"]),
+    "commit that removes items": lambda p: p.commit([step(loaded(p, "large"), items_removed=["1"])]),
     "purge": lambda p: p.purge(WorkflowStatus.COMPLETE, after(1000), 10),
     "purge_events": lambda p: p.purge_events(after(0), 10),
     "list by time": lambda p: p.list(ListFilter(limit=10, created_after=T0, created_before=after(9))),
@@ -430,7 +575,7 @@ def _populate(provider: PersistenceProvider) -> None:
         new_instance(status=WorkflowStatus(n % 2), create_time=after(n), wake_at=after(n - 100))
         for n in range(200)
     ]
-    provider.create([*ended, *waiting])
+    provider.create([*ended, *waiting, new_instance(id="large", items={"1": large("a")})])
     provider.commit(
         [
             step(

@@ -27,6 +27,7 @@ from liteflow.core.models import (
     WorkflowStatus,
 )
 from liteflow.core.providers import ClaimRenewal, ListFilter, RequestOutcome
+from liteflow.core.testing.persistence_items import large
 from liteflow.core.testing.samples import T0, after, created, loaded, new_id, new_instance, step, until
 from liteflow.core.transition import Outcome, Transition
 from liteflow.providers.mongo import MongoPersistenceProvider
@@ -403,3 +404,28 @@ def test_what_is_purged_is_counted_if_the_answer_is_lost(
         proxy.lose_answer_to("delete")
         assert [purge(), purge(), purge()] == [3, 2, 0]
         assert proxy.lost
+
+
+def test_large_collections_whose_answer_is_lost_are_stored_once(
+    proxy: Proxy, through: MongoPersistenceProvider
+) -> None:
+    items = {"1": large("a", 1000)}
+    proxy.lose_answer_to("insert")
+    instance = created(through, items=items)
+    assert proxy.lost
+    proxy.lose_answer_to("insert")
+    transition = step(instance, items_set={"2": large("b", 1000)})
+    assert through.commit([transition]) == [Outcome.COMMITTED]
+    assert proxy.lost
+    transition.apply(instance)
+    assert loaded(through, instance.id) == instance
+
+
+def test_a_removal_of_chunks_that_fails_does_not_matter(failing: FailingServer) -> None:
+    provider = MongoPersistenceProvider(failing.url)
+    provider.open()
+    instance = created(provider, items={"1": large("a", 1000)})
+    failing.fail("delete", times=1, errorCode=13)
+    assert provider.commit([step(instance, items_removed=["1"])]) == [Outcome.COMMITTED]
+    assert loaded(provider, instance.id).items == {}
+    provider.close()

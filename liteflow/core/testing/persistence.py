@@ -7,6 +7,7 @@ import pytest
 from liteflow.core.providers import PersistenceProvider
 from liteflow.core.testing.persistence_activities import ActivityContract
 from liteflow.core.testing.persistence_commit import CommitContract
+from liteflow.core.testing.persistence_items import ItemsContract
 from liteflow.core.testing.persistence_purge import PurgeContract
 from liteflow.core.testing.persistence_queries import (
     ClockContract,
@@ -25,6 +26,7 @@ from liteflow.core.testing.persistence_wake import (
 
 class PersistenceContract(
     CommitContract,
+    ItemsContract,
     RequestContract,
     WakeContract,
     ClaimContract,

@@ -15,6 +15,7 @@ from liteflow.providers.mongo.documents import CLAIM, transition_to_update
 from liteflow.providers.mongo.error_log import ErrorLog
 from liteflow.providers.mongo.errors import TRANSIENT_CODES, UNREACHABLE, is_transient, write_errors
 from liteflow.providers.mongo.indexes import Documents
+from liteflow.providers.mongo.items import ItemStore, Stored, of_transition
 from liteflow.providers.mongo.values import time_to_bson
 from liteflow.providers.mongo.writing import encoded
 
@@ -28,29 +29,37 @@ Pending = Mapping[int, Transition]
 class Committer:
     """Writes transitions. Without a state of its own, so any thread may use it."""
 
-    def __init__(self, instances: Documents, errors: ErrorLog) -> None:
+    def __init__(self, instances: Documents, items: ItemStore, errors: ErrorLog) -> None:
         self._instances = instances
+        self._items = items
         self._errors = errors
 
     def commit(self, transitions: Sequence[Transition]) -> list[Outcome]:
         """See `PersistenceProvider.commit`."""
         outcomes = [Outcome.REJECTED] * len(transitions)
         updates: dict[int, UpdateOne] = {}
+        stored: list[Stored] = []
         for place, transition in enumerate(transitions):
             try:
-                updates[place] = _update(transition)
+                items = of_transition(transition)
+                updates[place] = _update(transition, items)
             except DataError:
                 continue
+            stored.append(items)
         pending = {place: transitions[place] for place in updates}
-        for place, outcome in self._write(pending, updates).items():
+        for place, outcome in self._write(pending, updates, stored).items():
             outcomes[place] = outcome
+        self._items.remove(pending[place] for place in pending if outcomes[place] is Outcome.COMMITTED)
         return outcomes
 
-    def _write(self, pending: Pending, updates: Mapping[int, UpdateOne]) -> dict[int, Outcome]:
+    def _write(
+        self, pending: Pending, updates: Mapping[int, UpdateOne], stored: Sequence[Stored]
+    ) -> dict[int, Outcome]:
         if not pending:
             return {}
         try:
             self._errors.store(list(pending.values()))
+            self._items.add(stored)
             matched, outcomes, settled = self._bulk_write(updates)
         except PyMongoError as exc:
             if not is_transient(exc):
@@ -113,7 +122,7 @@ class Committer:
         return {place: outcome for place, outcome in found.items() if outcome is not Outcome.UNKNOWN}
 
 
-def _update(transition: Transition) -> UpdateOne:
+def _update(transition: Transition, items: Stored) -> UpdateOne:
     condition: dict[str, Any] = {
         "_id": transition.instance_id,
         "revision": transition.revision,
@@ -122,7 +131,7 @@ def _update(transition: Transition) -> UpdateOne:
     for pointer_id, claim in transition.claims_expected.items():
         condition[f"claims.{pointer_id}.token"] = claim.token
         condition[f"claims.{pointer_id}.until"] = time_to_bson(claim.until)
-    return UpdateOne(condition, encoded(transition_to_update(transition)))
+    return UpdateOne(condition, encoded(transition_to_update(transition, items.lists)))
 
 
 def _outcome(transition: Transition, stored: Mapping[str, Any] | None) -> Outcome:

@@ -9,7 +9,8 @@ An instance is one document, made to be read and queried by people too::
      waits: [{name: "paid", key: "o-42", since: "...", pointer_id: "3"}], token: "...", ...}
 
 Names are those of `liteflow.core.models`. What has its default value is left out. Only `waits` and `hold`
-are more than the model has: the open waits in the form that is indexed, and the scheduler's hold.
+are more than the model has: the open waits in the form that is indexed, and the scheduler's hold. Where
+`items` has a marker instead of a list, the list is outside of the document (see `items`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from liteflow.core.codec import Plain
 from liteflow.core.errors import DataError, InstanceUnreadableError
 from liteflow.core.models import (
     FORMAT_VERSION,
@@ -44,7 +46,7 @@ from liteflow.providers.mongo.forms import (
     list_of,
     map_of,
 )
-from liteflow.providers.mongo.values import time_from_bson, time_to_bson
+from liteflow.providers.mongo.values import from_bson, time_from_bson, time_to_bson
 
 Document = dict[str, Any]
 
@@ -103,7 +105,6 @@ INSTANCE = Form(
             _read_pointers,
         ),
         "pointer_sequence": NUMBER,
-        "items": map_of(PLAIN),
         "claims": map_of(Conversion(CLAIM.write, CLAIM.read)),
         "inbox": list_of(REQUEST),
         "inbox_sequence": NUMBER,
@@ -113,7 +114,7 @@ INSTANCE = Form(
         "parked": Conversion(PARKED.write, PARKED.read),
     },
     always=("status", "revision", "inbox_sequence"),
-    without=("id",),
+    without=("id", "items"),
 )
 _WAITS = list_of(WAIT)
 
@@ -121,9 +122,11 @@ _WAITS = list_of(WAIT)
 # ------------------------------------------------------------------------------------------ instances
 
 
-def instance_to_document(instance: Instance) -> Document:
-    """The document of a new instance."""
+def instance_to_document(instance: Instance, items: Mapping[str, Any]) -> Document:
+    """The document of a new instance. `items` are its lists as they are stored."""
     document = {"_id": instance.id, "format": FORMAT_VERSION, **INSTANCE.write(instance)}
+    if items:
+        document["items"] = dict(items)
     waits = instance.waits()
     if waits:
         document["waits"] = _WAITS.write(waits)
@@ -131,19 +134,32 @@ def instance_to_document(instance: Instance) -> Document:
 
 
 def instance_from_document(document: Mapping[str, Any]) -> Instance:
-    """The instance of a document. `InstanceUnreadableError` or `DataError` if it can't be understood."""
+    """The instance of a document into which large lists have been put back.
+
+    `InstanceUnreadableError` or `DataError` if it can't be understood.
+    """
     instance_id = document["_id"]
     format_version = document.get("format")
     if type(format_version) is not int or format_version > FORMAT_VERSION:
         raise InstanceUnreadableError(str(instance_id), format_version)
     try:
-        return INSTANCE.read(document, id=instance_id)
+        return INSTANCE.read(document, id=instance_id, items=_read_items(document.get("items", {})))
     except (DataError, LookupError, TypeError, ValueError, AttributeError) as exc:
         raise DataError(f"workflow {instance_id}", f"can't be read: {exc}") from exc
 
 
-def transition_to_update(transition: Transition) -> Document:
-    """The update that does to a document what `Transition.apply` does to an instance."""
+def _read_items(stored: Mapping[str, Any]) -> dict[str, list[Plain]]:
+    for key, items in stored.items():
+        if not isinstance(items, list):
+            raise DataError(f"items.{key}", "the parts of a large collection are missing or can't be read")
+    return {key: from_bson(items) for key, items in stored.items()}  # type: ignore[misc]
+
+
+def transition_to_update(transition: Transition, items: Mapping[str, Any]) -> Document:
+    """The update that does to a document what `Transition.apply` does to an instance.
+
+    `items` are the lists of `items_set` as they are stored.
+    """
     changes: Document = {"revision": transition.revision + 1, "token": transition.token}
     # A commit clears the mark of a parked instance and the scheduler's hold.
     removed = {"parked": "", "hold": ""}
@@ -173,8 +189,8 @@ def transition_to_update(transition: Transition) -> Document:
         changes[f"data.{key}"] = PLAIN.write(value)
     for key, pointer in transition.pointers.items():
         changes[f"pointers.{key}"] = POINTER.write(pointer)
-    for key, items in transition.items_set.items():
-        changes[f"items.{key}"] = PLAIN.write(items)
+    for key, stored in items.items():
+        changes[f"items.{key}"] = stored
     for key, claim in transition.claims_set.items():
         changes[f"claims.{key}"] = CLAIM.write(claim)
     return {"$set": changes, "$unset": {path: "" for path in removed if path not in changes}}

@@ -6,12 +6,10 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from bson.max_key import MaxKey
-
 from liteflow.core.models import FORMAT_VERSION, ErrorRecord
 from liteflow.core.transition import Transition
 from liteflow.providers.mongo.forms import NUMBER, TIME, Form
-from liteflow.providers.mongo.indexes import Documents
+from liteflow.providers.mongo.indexes import Documents, of_instance
 from liteflow.providers.mongo.writing import insert_missing
 
 ERRORS_KEPT = 1000
@@ -61,12 +59,6 @@ class ErrorLog:
         for document in surplus:
             first = {"instance": instance_id}
             self._collection.delete_many({"_id": {"$gte": first, "$lte": document["_id"]}})
-
-
-def of_instance(instance_id: str) -> dict[str, Any]:
-    """Matches the errors of an instance by a range of `_id`, which begins with the instance."""
-    first, last = {"instance": instance_id}, {"instance": instance_id, "revision": MaxKey()}
-    return {"_id": {"$gte": first, "$lt": last}}
 
 
 def _document(revision: int, error: ErrorRecord) -> dict[str, Any]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from bson.max_key import MaxKey
 
 from liteflow.core.models import FORMAT_VERSION, Pointer
 from liteflow.providers.mongo.documents import POINTER
-from liteflow.providers.mongo.indexes import Documents
+from liteflow.providers.mongo.indexes import Documents, of_instance
 from liteflow.providers.mongo.writing import encoded, insert_missing
 
 
@@ -31,9 +28,3 @@ class History:
         """The pointers of an instance in order."""
         found = self._collection.find(of_instance(instance_id)).sort("_id", 1)
         return [POINTER.read(document, id=str(document["_id"]["pointer"])) for document in found]
-
-
-def of_instance(instance_id: str) -> dict[str, Any]:
-    """Matches the pointers of an instance by a range of `_id`, which begins with the instance."""
-    first, last = {"instance": instance_id}, {"instance": instance_id, "pointer": MaxKey()}
-    return {"_id": {"$gte": first, "$lt": last}}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bson.max_key import MaxKey
 from pymongo import ASCENDING, DESCENDING, IndexModel, WriteConcern
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -19,10 +20,15 @@ Documents = Collection[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Collections:
-    """The collections of one prefix. `scheduling` is `instances` for writes that may get lost."""
+    """The collections of one prefix.
+
+    `scheduling` and `removed_items` are `instances` and `items` for writes that may get lost.
+    """
 
     instances: Documents
     scheduling: Documents
+    items: Documents
+    removed_items: Documents
     history: Documents
     errors: Documents
     events: Documents
@@ -32,12 +38,12 @@ class Collections:
     @staticmethod
     def of(database: Database[dict[str, Any]], prefix: str) -> Collections:
         """The collections in a database, which has the concerns of durable writes."""
-        instances = database[f"{prefix}.instances"]
+        instances, items = database[f"{prefix}.instances"], database[f"{prefix}.items"]
         return Collections(
             instances=instances,
-            scheduling=instances.with_options(
-                write_concern=WriteConcern(w=1), read_concern=ReadConcern("local")
-            ),
+            scheduling=_loose(instances),
+            items=items,
+            removed_items=_loose(items),
             history=database[f"{prefix}.history"],
             errors=database[f"{prefix}.errors"],
             events=database[f"{prefix}.events"],
@@ -46,7 +52,7 @@ class Collections:
         )
 
     def create_indexes(self) -> None:
-        """Create those that are missing. History, errors and definitions live by their `_id` alone."""
+        """Create those that are missing. The other collections live by their `_id` alone."""
         self.instances.create_indexes(
             [
                 _index("due", "wake_at", partial="wake_at"),
@@ -74,6 +80,16 @@ class Collections:
                 _index("instance", "instance_id"),
             ]
         )
+
+
+def of_instance(instance_id: str) -> dict[str, Any]:
+    """Matches what belongs to an instance where `_id` is a document that begins with it."""
+    first, last = {"instance": instance_id}, {"instance": instance_id, "": MaxKey()}
+    return {"_id": {"$gte": first, "$lt": last}}
+
+
+def _loose(collection: Documents) -> Documents:
+    return collection.with_options(write_concern=WriteConcern(w=1), read_concern=ReadConcern("local"))
 
 
 def _index(

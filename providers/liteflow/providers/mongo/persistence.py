@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import bson
-from bson.raw_bson import RawBSONDocument
-from pymongo.collection import Collection
-
-from liteflow.core.errors import DataError, LiteFlowError, ProviderError, StoreUnavailableError
+from liteflow.core.errors import ProviderError, StoreUnavailableError
 from liteflow.core.models import (
     Activity,
     DefinitionRecord,
@@ -40,14 +36,16 @@ from liteflow.providers.mongo import documents
 from liteflow.providers.mongo.activities import ActivityPool
 from liteflow.providers.mongo.clock import ServerClock
 from liteflow.providers.mongo.committing import Committer
-from liteflow.providers.mongo.connection import CODEC_OPTIONS, RAW_OPTIONS, Client, connect, database_of
+from liteflow.providers.mongo.connection import CODEC_OPTIONS, Client, connect, database_of
 from liteflow.providers.mongo.definitions import DefinitionLog
 from liteflow.providers.mongo.error_log import ErrorLog
 from liteflow.providers.mongo.errors import mapped
 from liteflow.providers.mongo.event_log import EventLog
 from liteflow.providers.mongo.history import History
 from liteflow.providers.mongo.indexes import Collections
+from liteflow.providers.mongo.items import ItemStore, of_created
 from liteflow.providers.mongo.listing import list_page
+from liteflow.providers.mongo.loading import Loader
 from liteflow.providers.mongo.purging import Purge
 from liteflow.providers.mongo.requests import Inbox
 from liteflow.providers.mongo.scheduling import Scheduling
@@ -61,7 +59,8 @@ class _Store:
     client: Client
     clock: ServerClock
     collections: Collections
-    raw_instances: Collection[RawBSONDocument]
+    loader: Loader
+    items: ItemStore
     committer: Committer
     scheduling: Scheduling
     inbox: Inbox
@@ -128,13 +127,14 @@ class MongoPersistenceProvider(PersistenceProvider):
         except BaseException:
             client.close()
             raise
-        errors = ErrorLog(collections.errors)
+        items, errors = ItemStore(collections), ErrorLog(collections.errors)
         return _Store(
             client=client,
             clock=clock,
             collections=collections,
-            raw_instances=collections.instances.with_options(codec_options=RAW_OPTIONS),
-            committer=Committer(collections.instances, errors),
+            loader=Loader(collections.instances, items),
+            items=items,
+            committer=Committer(collections.instances, items, errors),
             scheduling=Scheduling(collections),
             inbox=Inbox(collections.instances),
             events=EventLog(collections.events),
@@ -168,7 +168,12 @@ class MongoPersistenceProvider(PersistenceProvider):
     def create(self, instances: Sequence[Instance]) -> list[bool]:
         """See `PersistenceProvider.create`. `DataError`, before any is stored, if one can't be."""
         store = self._store
-        new = [encoded(documents.instance_to_document(one), f"workflow {one.id}") for one in instances]
+        items = [of_created(one) for one in instances]
+        new = [
+            encoded(documents.instance_to_document(one, stored.lists), f"workflow {one.id}")
+            for one, stored in zip(instances, items, strict=True)
+        ]
+        store.items.add(items)
         known = insert_missing(store.collections.instances, new)
         if not known:
             return [True] * len(instances)
@@ -185,8 +190,7 @@ class MongoPersistenceProvider(PersistenceProvider):
     @mapped()
     def load(self, instance_ids: Sequence[str]) -> dict[str, Instance | Exception]:
         """See `PersistenceProvider.load`."""
-        found = self._store.raw_instances.find({"_id": {"$in": list(instance_ids)}})
-        return {document["_id"]: _instance(document) for document in found}
+        return self._store.loader.load(instance_ids)
 
     @mapped()
     def commit(self, transitions: Sequence[Transition]) -> list[Outcome]:
@@ -359,12 +363,3 @@ def _server_time(client: Client) -> datetime:
     with mapped():
         told: datetime = client.admin.command("hello", codec_options=CODEC_OPTIONS)["localTime"]
     return told
-
-
-def _instance(raw: RawBSONDocument) -> Instance | Exception:
-    try:
-        return documents.instance_from_document(bson.decode(raw.raw, CODEC_OPTIONS))
-    except bson.errors.InvalidBSON as exc:
-        return DataError(f"workflow {raw['_id']}", f"can't be read: {exc}")
-    except LiteFlowError as exc:
-        return exc

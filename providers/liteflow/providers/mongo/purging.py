@@ -10,9 +10,8 @@ from pymongo import DeleteMany
 
 from liteflow.core.errors import ProviderError
 from liteflow.core.models import FORMAT_VERSION, WorkflowStatus
-from liteflow.providers.mongo import error_log, history
 from liteflow.providers.mongo.errors import UNREACHABLE, repeated
-from liteflow.providers.mongo.indexes import Collections, Documents
+from liteflow.providers.mongo.indexes import Collections, Documents, of_instance
 from liteflow.providers.mongo.values import time_to_bson
 
 
@@ -34,8 +33,10 @@ class Purge:
         return _delete(self._collections.instances, ended, ids)
 
     def _delete_what_belongs_to(self, ids: Sequence[str]) -> None:
-        _delete_ranges(self._collections.history, [history.of_instance(key) for key in ids])
-        _delete_ranges(self._collections.errors, [error_log.of_instance(key) for key in ids])
+        ranges = [DeleteMany(of_instance(key)) for key in ids]
+        c = self._collections
+        for collection in (c.history, c.errors, c.items):
+            _delete_all(collection, ranges)
         theirs = {"instance_id": {"$in": ids}}
         repeated(lambda: self._collections.activities.delete_many(theirs))
 
@@ -64,9 +65,7 @@ def _first(collection: Documents, query: dict[str, Any], order: str, index: str,
     return [document["_id"] for document in found]
 
 
-def _delete_ranges(collection: Documents, queries: Sequence[dict[str, Any]]) -> None:
-    """Delete what matches any of the queries, each of which is a range of `_id`."""
-    deletes = [DeleteMany(query) for query in queries]
+def _delete_all(collection: Documents, deletes: Sequence[DeleteMany]) -> None:
     repeated(lambda: collection.bulk_write(deletes, ordered=False))
 
 
