@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from liteflow.core import codec
 from liteflow.core.definition import WorkflowDefinition
 from liteflow.core.engine import EngineOptions
@@ -27,9 +29,15 @@ def admit(instance: Instance, definition: WorkflowDefinition, hooks: Hooks) -> N
     instance.reference, instance.description = view.reference, view.description
 
 
-def engine_options(settings: Settings, hooks: Hooks, queue: QueueProvider) -> EngineOptions:
-    """What the engine has to tell of: all that somebody listens to."""
-    wanted = settings.lifecycle
-    if wanted is None:
-        wanted = bool(hooks.on_lifecycle_event) or isinstance(queue, LifecyclePublisher)
-    return EngineOptions(settings.on_error, wanted, bool(hooks.workflow_middleware["post"]))
+def engine_options(
+    settings: Settings, hooks: Hooks, queue: QueueProvider, definition: WorkflowDefinition
+) -> EngineOptions:
+    """What the engine has to tell of an instance: all that somebody listens to."""
+    post = bool(hooks.workflow_middleware["post"])
+    publishes = isinstance(queue, LifecyclePublisher)
+    if not (settings.lifecycle if settings.lifecycle is not None else hooks.on_lifecycle_event or publishes):
+        return EngineOptions(settings.on_error, post=post)
+    quiet: Container[str] = frozenset()
+    if isinstance(queue, LifecyclePublisher) and not hooks.on_lifecycle_event:
+        quiet = queue.unheard(definition.id, definition.version)
+    return EngineOptions(settings.on_error, lifecycle=True, quiet=quiet, post=post)

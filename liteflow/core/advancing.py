@@ -45,8 +45,9 @@ class Advancing(Hops):
             inputs, act.inputs = inputs[:1], inputs[1:]
         lease_until = now + timedelta(seconds=max(0.0, act.lease.expires - time.monotonic()))
         due = now - self._persistence.clock_uncertainty
+        options = self._options(act.definition)
         transition = engine.advance(
-            act.instance, act.definition, now, inputs, due=due, lease_until=lease_until, options=self._options
+            act.instance, act.definition, now, inputs, due=due, lease_until=lease_until, options=options
         )
         if transition is not None:
             transition.token = uuid.uuid4().hex
@@ -111,7 +112,7 @@ class Advancing(Hops):
         """
         assert act.instance is not None and act.definition is not None
         begun = act.instance.copy()
-        transition = engine.advance(begun, act.definition, now, options=self._options)
+        transition = engine.advance(begun, act.definition, now, options=self._options(act.definition))
         assert transition is not None
         transition.apply(begun)
         self._dispatch(act, begun, now)

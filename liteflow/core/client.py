@@ -163,7 +163,7 @@ class WorkflowClient:
         )
         if definition is not None:
             admit(instance, definition, self._hooks)
-            options = engine_options(self.settings, self._hooks, self.queue)
+            options = engine_options(self.settings, self._hooks, self.queue, definition)
             begun = engine.advance(instance, definition, now, options=options)
             assert begun is not None
             begun.token = instance.token

@@ -7,7 +7,7 @@ somebody has to look at the instance again. No I/O, no clock, no threads, no ran
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
@@ -52,11 +52,12 @@ class EngineOptions:
     """What of the rules a host may set.
 
     `on_error` is the error policy of last resort. With `lifecycle` all lifecycle events go to the outbox,
-    with `post` at least the one that ends an instance.
+    except the kinds in `quiet`; with `post` at least the one that ends an instance.
     """
 
     on_error: ErrorPolicy = DEFAULT_ERROR_POLICY
     lifecycle: bool = False
+    quiet: Container[str] = frozenset()
     post: bool = False
 
 
@@ -441,7 +442,7 @@ class _Advance(FailureRules):
             self.draft.set("outbox", left)
 
     def lifecycle(self, kind: str, *, time: datetime | None = None, **details: Plain) -> None:
-        if self.options.lifecycle:
+        if self.options.lifecycle and kind not in self.options.quiet:
             body: Plain = {name: value for name, value in details.items() if value is not None}
             self.draft.send(f"lifecycle.{kind}", body, time)
         elif kind in ("completed", "terminated") and self.options.post:

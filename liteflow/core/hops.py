@@ -78,9 +78,8 @@ class Hops(abc.ABC):
         self._calls = Calls(persistence, queue, lock, settings.lease_ttl, self._loop.post)
         self._unsubscribe: Callable[[], None] = lambda: None
 
-    @property
-    def _options(self) -> EngineOptions:
-        return engine_options(self._settings, self._hooks, self._queue)
+    def _options(self, definition: WorkflowDefinition) -> EngineOptions:
+        return engine_options(self._settings, self._hooks, self._queue, definition)
 
     @staticmethod
     def _view(act: Activation, instance: Instance) -> WorkflowInstance:

@@ -13,7 +13,7 @@ from liteflow.core.definition import WorkflowDefinition
 from liteflow.core.errors import UnavailableError, WorkflowNotFoundError
 from liteflow.core.flow import CHILD_EVENT
 from liteflow.core.hooks import Hooks, LifecycleEvent
-from liteflow.core.lifecycle import LifecycleMessage, LifecyclePublisher
+from liteflow.core.lifecycle import LifecycleMessage, LifecyclePublisher, routing_key
 from liteflow.core.models import Activity, Instance, OutboxItem
 from liteflow.core.providers import PersistenceProvider, QueueProvider
 from liteflow.core.topics import ACTIVITY_TOPIC
@@ -160,7 +160,7 @@ def lifecycle_message(event: LifecycleEvent) -> LifecycleMessage:
         "reason": event.reason,
     }
     return LifecycleMessage(
-        f"{event.workflow_definition_id}.{event.version}.{event.kind}",
+        routing_key(event.workflow_definition_id, event.version, event.kind),
         json.dumps({name: value for name, value in body.items() if value is not None}).encode(),
         f"{event.workflow_id}:{event.sequence}",
     )

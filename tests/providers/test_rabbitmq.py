@@ -24,6 +24,7 @@ from liteflow.core.lifecycle import LifecycleMessage
 from liteflow.core.providers import Message, QueueProvider
 from liteflow.core.testing.queue import DEADLINE, Inbox, QueueContract, until
 from liteflow.providers.rabbitmq import RabbitMQQueueProvider, topology
+from liteflow.providers.rabbitmq.listeners import Listeners
 from liteflow.providers.rabbitmq.topology import short
 
 
@@ -220,6 +221,27 @@ def test_lifecycle_events(provider: RabbitMQQueueProvider, raw: Raw) -> None:
     method, properties, body = raw.get(queue)
     assert (method.routing_key, body) == ("order.1.completed", b'{"id": 1}')
     assert (properties.message_id, properties.delivery_mode) == ("m1", 2)
+
+
+def test_lifecycle_events_that_nobody_hears_are_known(provider: RabbitMQQueueProvider, raw: Raw) -> None:
+    queue = raw.reply_queue()
+    raw.channel.queue_bind(queue, raw.name("lifecycle"), "order.*.completed")
+    kinds = ("started", "completed", "error")
+    provider.publish_lifecycle([LifecycleMessage(f"order.1.{kind}", b"{}", kind) for kind in kinds])
+    assert [kind in provider.unheard("order", 1) for kind in kinds] == [True, False, True]
+    assert "started" not in provider.unheard("order", 2)
+    raw.get(queue)
+
+
+def test_what_was_unheard_is_tried_again_by_one_after_a_moment() -> None:
+    now = [0.0]
+    listeners = Listeners(lambda: now[0])
+    listeners.note("key", False)
+    assert listeners.is_unheard("key")
+    now[0] = 0.3
+    assert [listeners.is_unheard("key") for _ in range(2)] == [False, True]
+    listeners.note("key", True)
+    assert not listeners.is_unheard("key")
 
 
 def test_callback_must_not_wait(provider: RabbitMQQueueProvider) -> None:

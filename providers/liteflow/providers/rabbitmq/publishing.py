@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,13 +39,17 @@ class _Batch:
 
 @dataclass(slots=True, eq=False)
 class Letter:
-    """One message to publish. A mandatory one that reaches no queue is sent again when that exists."""
+    """One message to publish. A mandatory one that reaches no queue is sent again when that exists.
+
+    Unless there is `heard`: that is told whether it has reached one, and that is that.
+    """
 
     exchange: str
     routing_key: str
     body: bytes
     properties: BasicProperties
     mandatory: bool = True
+    heard: Callable[[bool], None] | None = None
     returned: bool = False
     batch: _Batch = field(init=False)
 
@@ -144,9 +148,11 @@ class Publisher(ChannelUser):
             if not confirmed:
                 where = letter.routing_key or letter.exchange
                 letter.batch.fail(QueueUnavailableError(f"RabbitMQ could not store a message for {where}"))
-            elif letter.returned:
+            elif letter.returned and letter.heard is None:
                 self._send_again(letter)
             else:
+                if letter.heard is not None:
+                    letter.heard(not letter.returned)
                 letter.batch.one_confirmed()
 
     def _tags(self, tag: int, multiple: bool) -> list[int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from functools import partial
 
 from pika import URLParameters
 from pika.spec import BasicProperties
@@ -18,6 +19,7 @@ from liteflow.providers.rabbitmq.broadcasting import Broadcast
 from liteflow.providers.rabbitmq.commands import CommandConsumer
 from liteflow.providers.rabbitmq.connection import Connection
 from liteflow.providers.rabbitmq.consuming import RabbitConsumer, RabbitDelivery
+from liteflow.providers.rabbitmq.listeners import Listeners, Unheard
 from liteflow.providers.rabbitmq.publishing import PERSISTENT, Letter, Publisher
 from liteflow.providers.rabbitmq.topology import Topology, short
 
@@ -49,6 +51,7 @@ class RabbitMQQueueProvider(QueueProvider, CommandServer, LifecyclePublisher):
         self._connection = Connection(_nodes(url, prefix))
         self._publisher = Publisher("messages", self._connection, self._topology)
         self._broadcast = Broadcast(self._connection, self._topology)
+        self._listeners = Listeners()
         self._command_servers: list[CommandConsumer] = []
         self._connection.always = [self._publisher, self._broadcast]
 
@@ -123,11 +126,15 @@ class RabbitMQQueueProvider(QueueProvider, CommandServer, LifecyclePublisher):
                 BasicProperties(
                     content_type="application/json", delivery_mode=PERSISTENT, message_id=message.message_id
                 ),
-                mandatory=False,
+                heard=partial(self._listeners.note, message.routing_key),
             )
             for message in messages
         ]
         self._connection.wait(self._publisher.publish(letters), self._timeout)
+
+    def unheard(self, workflow_definition_id: str, version: int) -> Container[str]:
+        """Kinds of lifecycle events that no queue was bound for a moment ago."""
+        return Unheard(self._listeners, workflow_definition_id, version)
 
 
 _PLAIN = BasicProperties(delivery_mode=PERSISTENT)
