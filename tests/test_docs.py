@@ -1,9 +1,13 @@
-"""Every code block of the README runs."""
+"""Every example of the README and of docs/ runs and prints what the page says; every link leads somewhere."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,45 @@ from click.testing import CliRunner
 from liteflow.worker.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = PAGES[0].read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
 CONSOLE = [
-    line[2:] for block in re.findall(r"```console\n(.*?)```", README, re.S) for line in block.splitlines()
+    line[2:]
+    for page in PAGES
+    for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.S)
+    for line in block.splitlines()
 ]
+
+EXAMPLE = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.S)
+"""A block of Python and, if there is one, the block of what it prints."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One block of Python in docs/, with what it is to print."""
+
+    page: Path
+    line: int
+    source: str
+    prints: str
+
+
+def examples() -> Iterator[Example]:
+    for page in PAGES[1:]:
+        text = page.read_text()
+        for found in EXAMPLE.finditer(text):
+            line = text[: found.start(1)].count("\n")
+            yield Example(page, line, found[1], found[2] or "")
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    return {
+        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", text, re.M)
+    }
 
 
 def test_the_first_workflow_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,7 +79,39 @@ def test_the_host_on_servers_is_made(mongo_url: str, amqp_url: str, redis_url: s
     assert len(PYTHON) == 2
 
 
-@pytest.mark.parametrize("line", [line for line in CONSOLE if "liteflow " in line and "pip" not in line])
+@pytest.mark.parametrize("example", [pytest.param(e, id=f"{e.page.stem}:{e.line}") for e in examples()])
+def test_examples_print_what_the_page_says(
+    example: Example, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert example.prints, "an example prints something that the reader can compare"
+    module = types.ModuleType("example")  # classes look their module up
+    monkeypatch.setitem(sys.modules, "example", module)
+    source = "\n" * example.line + example.source  # so that a traceback names the line of the page
+    exec(compile(source, str(example.page), "exec"), module.__dict__)
+    assert capsys.readouterr().out == example.prints
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in PAGES])
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        name, _, anchor = target.partition("#")
+        if name.startswith("http"):
+            continue
+        to = (page.parent / name).resolve() if name else page
+        assert to.exists(), target
+        assert not anchor or anchor in headings(to), target
+
+
+def test_the_index_names_all_pages() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    for page in PAGES[1:]:
+        assert page.name == "index.md" or f"({page.name})" in index
+
+
+@pytest.mark.parametrize(
+    "line", sorted({line for line in CONSOLE if "liteflow " in line and "pip" not in line})
+)
 def test_liteflow_commands_exist_with_these_options(line: str) -> None:
     words = shlex.split(line)
     words = words[words.index("liteflow") + 1 :] if "liteflow" in words else words

@@ -66,13 +66,20 @@ class Activities:
             unsubscribe()
 
     def _take(self, name: str, worker_id: str) -> PendingActivity | None:
-        now = self._persistence.now()
-        token = uuid.uuid4().hex
-        activity = self._persistence.take_activity(name, worker_id, token, now, now + self._lease)
-        if activity is None or activity.until is None:
-            return None
-        parameters = codec.decode(activity.parameters)
-        return PendingActivity(token, name, parameters, activity.until, activity.instance_id)
+        while True:
+            now = self._persistence.now()
+            token = uuid.uuid4().hex
+            activity = self._persistence.take_activity(name, worker_id, token, now, now + self._lease)
+            if activity is None or activity.until is None:
+                return None
+            if self._is_wanted(activity.id):
+                parameters = codec.decode(activity.parameters)
+                return PendingActivity(token, name, parameters, activity.until, activity.instance_id)
+            self._persistence.withdraw_activities([activity.id])
+
+    def _is_wanted(self, activity_id: str) -> bool:
+        """Is it still waited for? What ended the wait withdraws it, but a moment later."""
+        return bool(self._persistence.waiting_for(ACTIVITY_EVENT, activity_id, "", 1))
 
     def submit(self, token: str, outcome: codec.Plain) -> None:
         """Hand in an outcome. The event comes first: a process that dies after it has lost nothing."""
@@ -81,7 +88,7 @@ class Activities:
             raise ActivityTokenError(
                 "the token is wrong, was given back or has expired; the activity may be offered again"
             )
-        if not self._persistence.waiting_for(ACTIVITY_EVENT, activity.id, "", 1):
+        if not self._is_wanted(activity.id):
             raise ActivityTokenError("the workflow does not wait for this activity any more")
         key = f"activity:{activity.id}:{token}"
         self._publish(ACTIVITY_EVENT, activity.id, outcome, id_key=key, internal=True)

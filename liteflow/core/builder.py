@@ -100,19 +100,19 @@ class Verbs(abc.ABC):
         return self._block(draft)
 
     def for_each(
-        self, collection: Any, run_parallel: bool = True, max_parallel: int | None = None
+        self, collection: Any, run_parallel: Any = True, max_parallel: int | None = None
     ) -> BlockBuilder[StepBuilder]:
         """Run the block for each item, which is in `context.item`; go on when all have ended.
 
-        The collection is evaluated once and stored. Items begin in order; `run_parallel=False` runs one
-        after another, `max_parallel` at most so many at a time.
+        The collection is evaluated once and stored. Items begin in order; `run_parallel=False` (or a
+        function of the data) runs one after another, `max_parallel` at most so many at a time.
         """
         if max_parallel is not None and max_parallel < 1:
             raise self._plan.error(None, f"for_each: max_parallel must be at least 1, not {max_parallel}")
-        window = (max_parallel or DEFAULT_WINDOW) if run_parallel else 1
+        side_by_side, window = value_function(run_parallel), max_parallel or DEFAULT_WINDOW
         draft = self._add("for_each", "for_each", ForEach, container=True, rerun=False)
         draft.inputs.append(_input("collection", collection))
-        draft.inputs.append(_input("window", window))
+        draft.inputs.append(_input("window", lambda data, ctx: window if side_by_side(data, ctx) else 1))
         return self._block(draft)
 
     def parallel(self) -> ParallelBuilder:

@@ -121,7 +121,7 @@ class WorkflowClient:
 
         Without `version` the highest is taken: of those registered here, else of those recorded in the
         store. The same `idempotency_key` gives the same instance. `DefinitionNotFoundError` for an
-        unknown definition, `DataError` for data that can't be stored.
+        unknown definition, `DataError` for data that can't be stored or doesn't fit the `data_type`.
         """
         plain = codec.encode_data(data)
         key = None if idempotency_key is None else f"{workflow_id}:{idempotency_key}"
@@ -162,6 +162,7 @@ class WorkflowClient:
             parent=parent,
         )
         if definition is not None:
+            codec.decode_data(data, definition.data_type)  # bad data is the caller's to learn of
             admit(instance, definition, self._hooks)
             options = engine_options(self.settings, self._hooks, self.queue, definition)
             begun = engine.advance(instance, definition, now, options=options)

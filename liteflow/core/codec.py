@@ -273,6 +273,7 @@ def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=False)
     for leaf in (*_LEAVES, bool):
         converter.register_structure_hook(leaf, _exactly(leaf))
+    converter.register_structure_hook_func(lambda kind: kind is object, lambda value, kind: value)
     converter.register_structure_hook_func(_is_pydantic, lambda value, kind: kind.model_validate(value))
     converter.register_structure_hook_func(
         lambda kind: kind is Namespace,

@@ -18,6 +18,7 @@ from liteflow.core.providers import (
     workflow_queue,
 )
 from liteflow.core.stage import Stage
+from liteflow.core.topics import DUE_TOPIC
 
 log = logging.getLogger("liteflow.events")
 
@@ -52,8 +53,10 @@ class EventDispatcher:
             stage.put(delivery, lambda _: None)
 
     def announce(self, event: Event) -> None:
-        """Send a logged event's id to whoever dispatches, unless it is for the future."""
-        if event.time <= self._persistence.now():
+        """Send a logged event's id to whoever dispatches; for one of the future, tell the scheduler when."""
+        if event.time > self._persistence.now():
+            self._queue.notify(DUE_TOPIC, str(event.time.timestamp()))
+        else:
             self._queue.send([Message(EVENTS_QUEUE, event.id, event.traceparent)])
 
     def dispatch(self, event: Event) -> int:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pydantic
 import pytest
-from scenarios.helpers import Hosts, nothing, run, workflow
+from scenarios.helpers import Hosts, finish, nothing, run, workflow
 
-from liteflow.core import StepBody, StepExecutionContext, WorkflowBuilder
+from liteflow.core import DataError, StepBody, StepExecutionContext, Workflow, WorkflowBuilder
 
 PRECISE = Decimal("1.235465673450897890")
 
@@ -106,3 +106,22 @@ def test_dotted_names_reach_into_nested_objects(make_host: Hosts) -> None:
         b.start_with(nothing).output("nested.value", lambda step: PRECISE)
 
     assert run(make_host(workflow(build, data_type=Record)), Record()).data.nested == Nested(PRECISE)
+
+
+def test_data_that_does_not_fit_its_type_is_refused_at_the_start(make_host: Hosts) -> None:
+    @dataclass
+    class Counted:
+        count: int = 0
+        extra: object = None
+
+    class Typed(Workflow):
+        data_type = Counted
+
+        def build(self, builder: WorkflowBuilder) -> None:
+            builder.start_with(lambda context: None)
+
+    host = make_host(Typed())
+    with pytest.raises(DataError, match="does not fit"):
+        host.start_workflow("Typed", data={"count": "many"})
+    assert host.list_workflows().items == []
+    assert finish(host, host.start_workflow("Typed", data={"extra": ["anything"]})).data.extra == ["anything"]
