@@ -219,7 +219,7 @@ def test_suspending_the_parent_leaves_the_child_alone_and_its_end_is_kept(make_h
     assert until(host, parent, WorkflowStatus.COMPLETE).data.answer == "meanwhile"
 
 
-# -------------------------------------------------------------------------------------- an approval, as a whole
+# ------------------------------------------------------------------------------------ an approval, as a whole
 
 
 def approval(b: WorkflowBuilder) -> None:
