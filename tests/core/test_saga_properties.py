@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any
 
+from core.player import START, build, play
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -21,12 +22,7 @@ from liteflow.core import (
     engine,
 )
 from liteflow.core.bodies import BodyRunner, Job
-from liteflow.core.engine import EngineOptions
 from liteflow.core.models import Instance, PointerStatus
-from liteflow.core.retry import ErrorPolicy
-
-START = datetime(2026, 1, 1, tzinfo=timezone.utc)
-OPTIONS = EngineOptions(on_error=ErrorPolicy(WorkflowErrorHandling.TERMINATE))
 
 
 @dataclass(eq=False)
@@ -190,30 +186,6 @@ class Generated(Workflow):
             at = at.then(run)
 
 
-def play(workflow: Workflow, *, most: int = 2_000) -> Instance:
-    """Run a workflow to its end, or until it is suspended, a body and a commit at a time."""
-    definition = workflow.definition()
-    now = START
-    instance = Instance("i", "generated", 1, START, begun=False)
-    bodies = BodyRunner(lambda: now, Settings())
-    inputs: list[Any] = []
-    for _ in range(most):
-        transition = engine.advance(instance, definition, now, inputs, lease_until=now, options=OPTIONS)
-        if transition is not None:
-            transition.apply(instance)
-        if instance.status is not WorkflowStatus.RUNNABLE:
-            return instance
-        ready = engine.ready(instance, now)
-        inputs = []
-        if ready:
-            step = definition.by_id[ready[0].step_id]
-            inputs = [bodies.run(Job(instance.copy(), definition, step, ready[0]))]
-        else:
-            assert instance.next_execution is not None, "it is stuck"
-            now = max(now, instance.next_execution)
-    raise AssertionError("it does not end")
-
-
 def step(undo: int, fails: int = 0) -> Node:
     return Node("step", undo, fails)
 
@@ -237,14 +209,6 @@ def test_sagas_are_undone_in_the_order_of_the_model(block: list[Node]) -> None:
     assert log == model.log
     assert instance.status is ends
     assert not any(pointer.compensating for pointer in instance.open_pointers())
-
-
-def build(function: Callable[[WorkflowBuilder], Any]) -> Workflow:
-    class Built(Workflow):
-        def build(self, builder: WorkflowBuilder) -> None:
-            function(builder)
-
-    return Built()
 
 
 def test_a_saga_that_is_tried_again_undoes_each_round_alone() -> None:
@@ -363,7 +327,7 @@ def test_archiving_keeps_what_an_open_saga_may_have_to_undo() -> None:
     bodies = BodyRunner(lambda: START, Settings())
     inputs: list[Any] = []
     while not instance.waits():
-        transition = engine.advance(instance, definition, START, inputs, options=OPTIONS)
+        transition = engine.advance(instance, definition, START, inputs)
         assert transition is not None
         transition.apply(instance)
         inputs = [
