@@ -15,6 +15,7 @@ from liteflow.core import codec
 from liteflow.core.commands import Answer, Command, Refusal
 from liteflow.core.errors import DataError, DefinitionNotFoundError, WorkflowNotFoundError
 from liteflow.core.host import WorkflowHost
+from liteflow.worker.times import parse_time
 
 log = logging.getLogger("liteflow.gateway")
 
@@ -166,12 +167,9 @@ def _time(body: dict[str, Any]) -> datetime | None:
     if value is None:
         return None
     try:
-        time = datetime.fromisoformat(value.replace("Z", "+00:00"))
-    except (ValueError, AttributeError) as exc:
-        raise _Refused("bad_field", "time must be like 2026-01-01T00:00:00Z") from exc
-    if time.tzinfo is None:
-        raise _Refused("bad_field", "time has no zone; write it like 2026-01-01T00:00:00Z")
-    return time
+        return parse_time(value if isinstance(value, str) else "")
+    except ValueError as exc:
+        raise _Refused("bad_field", f"time {exc}") from exc
 
 
 def _traceparent(command: Command) -> str | None:

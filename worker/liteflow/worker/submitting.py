@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import click
 
 from liteflow.core import codec
 from liteflow.core.models import WorkflowStatus
 from liteflow.worker.options import client, json_value, server_options
+from liteflow.worker.times import parse_time
 from liteflow.worker.wiring import Servers
 
 
@@ -58,10 +57,8 @@ def publish(name: str, key: str, servers: Servers, data: str | None, time: str |
     when = None
     if time is not None:
         try:
-            when = datetime.fromisoformat(time.replace("Z", "+00:00"))
+            when = parse_time(time)
         except ValueError as exc:
-            raise click.BadParameter("must be like 2026-01-01T00:00:00Z", param_hint="--time") from exc
-        if when.tzinfo is None:
-            raise click.BadParameter("has no time zone; end it with Z for UTC", param_hint="--time")
+            raise click.BadParameter(str(exc), param_hint="--time") from exc
     with client(servers) as host:
         click.echo(host.publish_encoded(name, key, codec.from_json(value, "data"), time=when))
