@@ -6,7 +6,7 @@ import enum
 import time
 from dataclasses import dataclass, field
 
-from liteflow.core.bodies import Job
+from liteflow.core.bodies import Check, Job
 from liteflow.core.definition import WorkflowDefinition
 from liteflow.core.inputs import Input
 from liteflow.core.models import Instance
@@ -31,8 +31,10 @@ class Activation:
     wake-up came since the instance was loaded. `leave` ends it as soon as no body runs: its time is
     over, the lease is lost, or the process stops. `turns` holds, for each for_each, the item's pointer
     that was begun last, as long as the next one has to wait for it. `unchecked` tells that cancel
-    conditions have to be looked at, `checking` that they are being, `flushing` that the outbox is being
-    sent, `committed` that something was stored since the lease was got.
+    conditions have to be looked at, `check` is what looks at them, `looking` counts looks into the event
+    log. `suspect` tells that a process seems to have died at it, `counted` that this was stored.
+    `flushing` tells that the outbox is being sent, `unsent` that it could not be. `committed` tells that
+    something was stored since the lease was got.
     """
 
     instance_id: str
@@ -53,7 +55,11 @@ class Activation:
     timer: bool = False
     archiving: bool = False
     unchecked: bool = True
-    checking: bool = False
+    check: Check | None = None
+    looking: int = 0
+    suspect: bool = False
+    counted: bool = False
+    unsent: bool = False
     committed: bool = False
     flushing: bool = False
     attempts: int = 0

@@ -15,9 +15,9 @@ from liteflow.core.hops import Hops
 from liteflow.core.inputs import (
     ConditionsHeld,
     OutboxSent,
-    Poisoned,
 )
 from liteflow.core.models import (
+    EPOCH,
     Instance,
     WorkflowStatus,
 )
@@ -38,13 +38,14 @@ class Advancing(Hops):
         assert act.instance is not None and act.definition is not None and act.lease is not None
         now = self._persistence.now()
         inputs, act.inputs = act.inputs, []
-        if not act.instance.begun and not inputs:
+        if not act.instance.begun and not inputs and not act.instance.inbox:
             self._begin_with_first_body(act, now)
             return
         if act.one_by_one:
             inputs, act.inputs = inputs[:1], inputs[1:]
         lease_until = now + timedelta(seconds=max(0.0, act.lease.expires - time.monotonic()))
-        due = now - self._persistence.clock_uncertainty
+        # An event that came in time counts, also if nobody has looked for it before the time-out.
+        due = EPOCH if act.looking else now - self._persistence.clock_uncertainty
         options = self._options(act.definition)
         transition = engine.advance(
             act.instance, act.definition, now, inputs, due=due, lease_until=lease_until, options=options
@@ -55,9 +56,8 @@ class Advancing(Hops):
             self._commit(act, inputs, transition)
         else:
             self._settle_inputs(act, inputs)
-        if not any(isinstance(happened, Poisoned) for happened in inputs):
-            if not self._check_conditions(act, act.instance):
-                self._dispatch(act, act.instance, now)
+        if not self._check_conditions(act, act.instance):
+            self._dispatch(act, act.instance, now, transition)
         if not (act.committing or act.busy or act.waiting_for or act.inputs or act.timer):
             self._nothing_to_do(act, now)
 
@@ -69,31 +69,30 @@ class Advancing(Hops):
         assert act.definition is not None
         if not act.definition.has_conditions:
             return False
-        if act.checking or act.committing:
+        if act.check is not None or act.committing:
             return True
-        if act.leave or not act.unchecked:
+        if act.leave or self._draining or not act.unchecked:
             return False
         act.unchecked = False
         pointers = engine.conditional(instance, act.definition)
-        if not pointers or self._draining:
+        if not pointers:
             return False
-        check = Check(instance.copy(), act.definition, pointers)
-        act.checking = True
+        act.check = check = Check(instance.copy(), act.definition, pointers)
         act.waiting_for += 1
         self._slots.submit(check)
         self._loop.later(self._settings.long_step, partial(self._check_waits, act, check))
         return True
 
     def _check_waits(self, act: Activation, check: Check) -> None:
-        """No slot was free for it: the instance is given back, and looked at again later."""
+        """No slot was free for it: the instance is given back, to be looked at again."""
         if check.began is None and self._slots.withdraw(check):
-            act.leave = True
+            act.leave = act.unchecked = True
             self._checked(act, check, ConditionsHeld([]))
 
     def _checked(self, act: Activation, check: Check, held: ConditionsHeld) -> None:
-        if act.instance is None or not act.checking:
+        if act.check is not check:
             return
-        act.checking = False
+        act.check = None
         act.waiting_for -= 1
         if held.pointer_ids:
             act.inputs.append(held)
@@ -115,8 +114,8 @@ class Advancing(Hops):
         transition = engine.advance(begun, act.definition, now, options=self._options(act.definition))
         assert transition is not None
         transition.apply(begun)
-        self._dispatch(act, begun, now)
-        if not act.busy:
+        self._dispatch(act, begun, now, None)
+        if not act.busy and not act.waiting_for:
             self._leave(act)
 
     def _nothing_to_do(self, act: Activation, now: datetime) -> None:
@@ -126,7 +125,7 @@ class Advancing(Hops):
             self._load(act)
         elif instance.outbox and not act.leave and not act.flushing:
             self._flush_outbox(act, instance)
-        elif not act.leave and not act.lost and (near := self._near_due(instance, now)) is not None:
+        elif (near := self._near_due(act, instance, now)) is not None:
             act.timer = True
             self._loop.later(near, partial(self._timer, act))
         else:
@@ -136,10 +135,11 @@ class Advancing(Hops):
         act.timer = False
         self._go(act)
 
-    @staticmethod
-    def _near_due(instance: Instance, now: datetime) -> float | None:
+    def _near_due(self, act: Activation, instance: Instance, now: datetime) -> float | None:
         due = instance.next_execution
         if due is None or instance.status is not WorkflowStatus.RUNNABLE:
+            return None
+        if act.leave or act.lost or self._draining:
             return None
         seconds = (due - now).total_seconds()
         return max(seconds, 0.0005) if seconds < NEAR else None
@@ -156,7 +156,7 @@ class Advancing(Hops):
             act.flushing = False
             if isinstance(result, Exception):
                 log.warning("workflow %s: its outbox can't be sent now: %s", act.instance_id, result)
-                act.leave = True  # wake_at is still the lease's end: somebody sends it then
+                act.leave = act.unsent = True
             else:
                 act.inputs.append(OutboxSent(items[-1].sequence))
             self._go(act)

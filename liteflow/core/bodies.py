@@ -30,6 +30,9 @@ from liteflow.core.views import ExecutionPointer, WorkflowInstance
 
 log = logging.getLogger("liteflow.bodies")
 
+MESSAGE_KEPT = 2000
+"""So many characters of an error's message are stored: some carry all that they were about."""
+
 TRACEBACK_KEPT = 8000
 """So many characters of a traceback are stored, its end."""
 
@@ -218,7 +221,7 @@ class BodyRunner:
         policy = job.step.on_error or job.definition.on_error or self._default_policy
         text = "".join(traceback.format_exception(exc))[-TRACEBACK_KEPT:]
         permanent = isinstance(exc, policy.retry.non_retryable)
-        message = str(exc) or type(exc).__name__
+        message = (str(exc) or type(exc).__name__)[:MESSAGE_KEPT]
         afresh = isinstance(exc, AFRESH)
         return Failure(type(exc).__name__, _storable(message), _storable(text), permanent, afresh)
 

@@ -99,6 +99,8 @@ class WorkflowClient:
 
     def open(self: C) -> C:
         """Connect to the providers without running anything: enough for a client. Repeatable."""
+        if self._open:
+            return self  # also while `stop` waits for bodies, which may want this
         with self._state:
             if not self._open:
                 self.persistence.open()

@@ -22,6 +22,7 @@ class Draft:
         self.now = now
         self.transition = Transition(instance.id, instance.revision, instance.inbox_sequence)
         self.after = instance.copy()
+        self._before = instance
 
     @property
     def changed(self) -> bool:
@@ -90,7 +91,8 @@ class Draft:
     def remove_items(self, pointer_id: str) -> None:
         """Drop the collection of a for_each that has ended."""
         if self.after.items.pop(pointer_id, None) is not None:
-            if self.transition.items_set.pop(pointer_id, None) is None:
+            self.transition.items_set.pop(pointer_id, None)
+            if pointer_id in self._before.items:
                 self.transition.items_removed.append(pointer_id)
 
     def set_claim(self, pointer_id: str, claim: Claim) -> None:
@@ -102,7 +104,8 @@ class Draft:
     def remove_claim(self, pointer_id: str) -> None:
         """A claim is over."""
         if self.after.claims.pop(pointer_id, None) is not None:
-            if self.transition.claims_set.pop(pointer_id, None) is None:
+            self.transition.claims_set.pop(pointer_id, None)
+            if pointer_id in self._before.claims:
                 self.transition.claims_removed.append(pointer_id)
 
     def add_error(self, error: ErrorRecord) -> None:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from liteflow.core.codec import Plain
 from liteflow.core.definition import SAGA, Step, WorkflowDefinition
 from liteflow.core.failure import FailureRules
-from liteflow.core.flow import ACTIVITY_EVENT, CHILD_EVENT
+from liteflow.core.flow import ACTIVITY_EVENT, CHILD_EVENT, INTERNAL_EVENTS
 from liteflow.core.inputs import (
     Archived,
     BodyClaimed,
@@ -160,6 +160,7 @@ class _Advance(FailureRules):
         super().__init__(instance, definition, now)
         self.options = options
         self.progress = False  # anything but claims
+        self.resumed = False
 
     @property
     def last_resort(self) -> ErrorPolicy:
@@ -172,8 +173,8 @@ class _Advance(FailureRules):
             self.progress |= not isinstance(happened, BodyClaimed)
             self._take(happened)
         self._requests()
-        if self.after.status is WorkflowStatus.RUNNABLE:
-            self._time_out(due)
+        if self.after.status is WorkflowStatus.RUNNABLE and not self.resumed:
+            self._time_out(due)  # after a resume only once it is known what has come meanwhile
         if self.after.status is WorkflowStatus.RUNNABLE and not any(self.after.open_pointers()):
             self.end_instance(WorkflowStatus.COMPLETE, "completed", None)
         if not self.draft.changed:
@@ -208,6 +209,9 @@ class _Advance(FailureRules):
         if next_execution != after.next_execution:
             self.draft.set("next_execution", next_execution)
         transition.wake_at = wake_at(after, self.now, lease_until)
+        if lease_until is not None and conditional(after, self.definition):
+            # The holder looks at the conditions after this commit; if it dies, somebody else has to.
+            transition.wake_at = min(transition.wake_at or lease_until, lease_until)
         transition.crashes = 0 if self.progress else after.crashes
         return transition
 
@@ -252,6 +256,8 @@ class _Advance(FailureRules):
         if pointer is None or pointer.ended or self.after.status is not WorkflowStatus.RUNNABLE:
             return
         claim = self.after.claims.get(pointer.id)
+        if claim != poisoned.over:
+            return  # renewed: its process lives
         if claim is not None:
             self.draft.transition.claims_expected[pointer.id] = claim
             self.draft.remove_claim(pointer.id)
@@ -388,7 +394,9 @@ class _Advance(FailureRules):
             fits = [
                 wait.pointer_id
                 for wait in self.after.waits()
-                if (wait.name, wait.key) == (event.name, event.key) and wait.since <= event.time
+                if (wait.name, wait.key) == (event.name, event.key)
+                and wait.since <= event.time
+                and not self._came_too_late(event, wait.pointer_id)
             ]
             for pointer_id in fits:
                 pointer = self.draft.edit(pointer_id)
@@ -396,8 +404,13 @@ class _Advance(FailureRules):
                 pointer.sleep_until = None
                 pointer.event_published = True
                 pointer.event_data = event.data
-            if fits and event.name not in (ACTIVITY_EVENT, CHILD_EVENT):  # whose keys are waited for once
+            if fits and event.name not in INTERNAL_EVENTS:  # whose keys are waited for once
                 self.draft.set("consumed", {**self.after.consumed, key: [*consumed, event.id]})
+
+    def _came_too_late(self, event: Event, pointer_id: str) -> bool:
+        """After the wait's time-out, which nobody has got round to so far."""
+        over = self.after.pointers[pointer_id].sleep_until
+        return over is not None and event.time > over and event.name not in INTERNAL_EVENTS
 
     # ------------------------------------------------------------------------------------ requests
 
@@ -425,6 +438,7 @@ class _Advance(FailureRules):
         elif request.kind == "suspend" and status is WorkflowStatus.RUNNABLE:
             self.suspend(request.why or "suspended on request")
         elif request.kind == "resume" and status is WorkflowStatus.SUSPENDED:
+            self.resumed = True
             self.draft.set("status", WorkflowStatus.RUNNABLE)
             self.draft.set("reason", None)
             for pointer in list(self.after.open_pointers()):

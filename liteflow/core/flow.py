@@ -17,6 +17,8 @@ ACTIVITY_EVENT = "liteflow.activity"
 CHILD_EVENT = "liteflow.child"
 """Name of the event that tells a parent that a child has ended; its key is the child's id."""
 
+INTERNAL_EVENTS = (ACTIVITY_EVENT, CHILD_EVENT)
+
 
 class Flow(abc.ABC):
     """The rules that move pointers, over a draft."""

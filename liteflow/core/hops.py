@@ -117,8 +117,14 @@ class Hops(abc.ABC):
         """Send the outbox."""
 
     @abc.abstractmethod
-    def _dispatch(self, act: Activation, instance: Instance, now: datetime) -> None:
-        """Run what is ready."""
+    def _dispatch(
+        self, act: Activation, instance: Instance, now: datetime, pending: Transition | None
+    ) -> None:
+        """Run what is ready, and stays so with the transition that is being committed."""
+
+    @abc.abstractmethod
+    def _withdraw(self, job: Job) -> bool:
+        """Take back a job that no slot has begun. False if one has."""
 
     @abc.abstractmethod
     def _unfinished(self, instance: Instance, now: datetime) -> bool:

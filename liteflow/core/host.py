@@ -7,6 +7,7 @@ definitions that are recorded in the store. A started one also advances instance
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
@@ -44,7 +45,7 @@ from liteflow.core.workflow import Workflow
 log = logging.getLogger("liteflow.host")
 
 REDRIVE_AT_ONCE = 1000
-"""So many parked instances of a definition are looked at again when a host that has it starts."""
+"""So many parked instances of a definition are sent at a time when a host that has it starts."""
 
 
 class WorkflowHost(WorkflowClient):
@@ -66,6 +67,7 @@ class WorkflowHost(WorkflowClient):
     ) -> None:
         _check_sharing(persistence, queue, lock, settings)
         super().__init__(persistence, queue, lock, settings, Hooks(step_factory))
+        self._steering = threading.RLock()  # one start or stop at a time
         self._with_scheduler = scheduler
         self._runner: Runner | None = None
         self._poller: Poller | None = None
@@ -79,9 +81,8 @@ class WorkflowHost(WorkflowClient):
     def register_workflow(self, workflow: Workflow | type[Workflow]) -> WorkflowDefinition:
         """Make a workflow known to this host. `DefinitionError` if it is not valid or known already."""
         definition = self.registry.register_workflow(workflow)
-        with self._state:
-            if self._runner is not None:
-                self._take_over([definition])
+        if self._runner is not None:
+            self._take_over([definition])
         return definition
 
     def is_registered(self, workflow_id: str, version: int | None = None) -> bool:
@@ -122,7 +123,7 @@ class WorkflowHost(WorkflowClient):
 
     def start(self) -> None:
         """Begin to run workflows, in threads of this process. Does nothing if it runs."""
-        with self._state:
+        with self._steering:
             if self._runner is not None:
                 return
             self.open()
@@ -158,7 +159,7 @@ class WorkflowHost(WorkflowClient):
 
         True if all running bodies ended in time. The host can be started again.
         """
-        with self._state:
+        with self._steering:
             runner, self._runner = self._runner, None
             finished = True
             if runner is not None:
@@ -173,11 +174,12 @@ class WorkflowHost(WorkflowClient):
                 if self._heartbeat is not None:
                     self._heartbeat.stop()
                 self._poller = self._heartbeat = None
-            if self._open:
-                self._open = False
-                self.queue.close()
-                self.lock.close()
-                self.persistence.close()
+            with self._state:
+                if self._open:
+                    self._open = False
+                    self.queue.close()
+                    self.lock.close()
+                    self.persistence.close()
             return finished
 
     def __enter__(self) -> WorkflowHost:
@@ -204,15 +206,14 @@ class WorkflowHost(WorkflowClient):
         queues = [workflow_queue(d.id, d.version) for d in definitions]
         self._consumers.append(self.queue.consume(queues, self._prefetch, runner.deliver))
         for definition in definitions:
-            parked = self.persistence.parked(definition.id, definition.version, REDRIVE_AT_ONCE)
-            if parked:
-                log.info("looking again at %d parked instances of %s", len(parked), definition.id)
-                self.queue.send(
-                    [
-                        Message(workflow_queue(definition.id, definition.version), p.instance_id)
-                        for p in parked
-                    ]
-                )
+            self._redrive(definition)
+
+    def _redrive(self, definition: WorkflowDefinition) -> None:
+        queue, after = workflow_queue(definition.id, definition.version), ""
+        while parked := self.persistence.parked(definition.id, definition.version, after, REDRIVE_AT_ONCE):
+            log.info("looking again at %d parked instances of %s", len(parked), definition.id)
+            self.queue.send([Message(queue, found.instance_id) for found in parked])
+            after = parked[-1].instance_id
 
     def _slots_changed(self, free: int) -> None:
         """Long bodies hold slots: take no more messages than there are slots to run them."""

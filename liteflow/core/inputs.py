@@ -89,10 +89,14 @@ class OutboxSent:
 
 @dataclass(frozen=True, slots=True)
 class Poisoned:
-    """The process of whoever ran this step has died `crashes` times in a row: it is not run once more."""
+    """The process of whoever ran this step has died `crashes` times in a row: it is not run once more.
+
+    `over` is the claim that was not renewed, if it ran under one.
+    """
 
     pointer_id: str
     crashes: int
+    over: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,22 +57,32 @@ class Leaving(Hops):
         over = instance is None or instance.status.ended
         now = self._persistence.now()
         look_again = bool(act.inputs) or act.again or (clean is not True and not over)
+        unfinished = instance is not None and (self._unfinished(instance, now) or self._unchecked(act))
         if self._draining and not act.inputs:
-            unseen = look_again or (instance is not None and self._unfinished(instance, now))
+            unseen = look_again or unfinished
             self._hand_back(act, instance, unseen)
         elif look_again:
             self._begin(act)
-        elif instance is not None and self._unfinished(instance, now):
+        elif instance is not None and unfinished:
             self._send_on(act, instance)
         else:
             if instance is not None:
-                self._settle(instance, now)
+                self._settle(act, instance, now)
             self._done(act)
 
-    def _settle(self, instance: Instance, now: datetime) -> None:
+    @staticmethod
+    def _unchecked(act: Activation) -> bool:
+        """Are there cancel conditions that nobody has looked at since the last commit?"""
+        if not act.unchecked or act.instance is None or act.definition is None:
+            return False
+        return bool(engine.conditional(act.instance, act.definition))
+
+    def _settle(self, act: Activation, instance: Instance, now: datetime) -> None:
         """The lease was given back cleanly: `wake_at` need not cover its holder's death any more."""
         at = engine.wake_at(instance, now, None)
-        if at != instance.wake_at:
+        if act.unsent and at is not None:
+            at = max(at, now + timedelta(seconds=self._settings.wake_grace))  # not again at once
+        if at != instance.wake_at or instance.parked is not None:
             self._calls.move.put(WakeMove(instance.id, instance.revision, instance.wake_at, at), ignore)
         if at is not None and (at - now).total_seconds() < self._settings.poll_interval:
             self._queue.notify(DUE_TOPIC, str(at.timestamp()))
@@ -98,8 +108,8 @@ class Leaving(Hops):
         self._calls.send.put(message, sent)
 
     def _hand_back(self, act: Activation, instance: Instance | None, unseen: bool) -> None:
-        if unseen and not act.deliveries and instance is not None:
-            self._send_on(act, instance)
+        if unseen and instance is not None:
+            self._send_on(act, instance)  # a message that comes back looks like a death
             return
         for delivery in act.deliveries:
             if unseen:
@@ -107,7 +117,7 @@ class Leaving(Hops):
             else:
                 delivery.ack()
         if not unseen and instance is not None:
-            self._settle(instance, self._persistence.now())
+            self._settle(act, instance, self._persistence.now())
         act.deliveries = []
         self._done(act)
 

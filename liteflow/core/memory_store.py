@@ -216,6 +216,8 @@ class MemoryPersistenceProvider(PersistenceProvider):
                 if (instance.revision, instance.wake_at) == (move.revision, move.expected):
                     self._set_wake(instance, move.new)
                     instance.message_sent = move.message_sent
+                    instance.parked = None
+                    self._parked.discard(instance.id)
                     record.holds = 0
 
     def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
@@ -270,12 +272,12 @@ class MemoryPersistenceProvider(PersistenceProvider):
             self._set_wake(record.instance, min(known.until for known in claims.values()))
         return True
 
-    def count_crash(self, instance_id: str, revision: int) -> None:
+    def count_crash(self, instance_id: str, revision: int, by: int) -> None:
         """See `PersistenceProvider.count_crash`."""
         with self._lock:
             record = self._records.get(instance_id)
             if record is not None and record.instance.revision == revision:
-                record.instance.crashes += 1
+                record.instance.crashes += by
 
     # ----------------------------------------------------------------------------------- parked
 
@@ -288,10 +290,10 @@ class MemoryPersistenceProvider(PersistenceProvider):
                 self._parked.add(instance_id)
                 self._set_wake(record.instance, None)
 
-    def parked(self, workflow_definition_id: str, version: int, limit: int) -> list[Waiter]:
+    def parked(self, workflow_definition_id: str, version: int, after: str, limit: int) -> list[Waiter]:
         """See `PersistenceProvider.parked`."""
         with self._lock:
-            waiters = [self._to_waiter(instance_id) for instance_id in sorted(self._parked)]
+            waiters = [self._to_waiter(found) for found in sorted(self._parked) if found > after]
         wanted = (workflow_definition_id, version)
         return [waiter for waiter in waiters if (waiter.workflow_definition_id, waiter.version) == wanted][
             :limit

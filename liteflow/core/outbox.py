@@ -63,40 +63,26 @@ class Outbox:
 
     def send(self, instance: Instance, definition: WorkflowDefinition, items: Sequence[OutboxItem]) -> None:
         """Returns when all are where they belong; raises `UnavailableError` if that has to be tried again."""
-        messages: list[LifecycleMessage] = []
+        events: list[LifecycleEvent] = []
         for item in items:
             what, _, kind = item.kind.partition(".")
             if what == "lifecycle":
-                messages += self._tell(instance, definition, item, kind)
+                events.append(_event(instance, item, kind))
             elif what == "activity":
                 self._activity(instance, item, kind)
             else:
                 self._child(instance, item, kind)
-        if messages and self._publisher is not None:
-            self._publisher.publish_lifecycle(messages)
+        if events and self._publisher is not None:
+            self._publisher.publish_lifecycle([lifecycle_message(event) for event in events])
+        for event in events:  # what is called here must not be called again because something failed before
+            self._tell(instance, definition, event)
 
     # ------------------------------------------------------------------------------- lifecycle events
 
-    def _tell(
-        self, instance: Instance, definition: WorkflowDefinition, item: OutboxItem, kind: str
-    ) -> list[LifecycleMessage]:
-        details: Any = item.body or {}
-        event = LifecycleEvent(
-            kind=kind,
-            workflow_id=instance.id,
-            workflow_definition_id=instance.workflow_definition_id,
-            version=instance.version,
-            reference=instance.reference,
-            time=item.time,
-            sequence=item.sequence,
-            step_id=details.get("step_id"),
-            error=details.get("error"),
-            reason=details.get("reason"),
-        )
+    def _tell(self, instance: Instance, definition: WorkflowDefinition, event: LifecycleEvent) -> None:
         self._hooks.tell(event)
-        if kind in ("completed", "terminated"):
+        if event.kind in ("completed", "terminated"):
             self._hooks.observe("post", WorkflowInstance(instance.copy(), definition.data_type))
-        return [lifecycle_message(event)] if self._publisher is not None else []
 
     # ------------------------------------------------------------------------------------- activities
 
@@ -143,6 +129,22 @@ class Outbox:
     def _child_ended(self, child_id: str, status: str, reason: str | None, data: codec.Plain) -> None:
         answer: codec.Plain = {"status": status, "reason": reason, "data": data}
         self._client.publish_encoded(CHILD_EVENT, child_id, answer, id_key=f"child:{child_id}", internal=True)
+
+
+def _event(instance: Instance, item: OutboxItem, kind: str) -> LifecycleEvent:
+    details: Any = item.body or {}
+    return LifecycleEvent(
+        kind=kind,
+        workflow_id=instance.id,
+        workflow_definition_id=instance.workflow_definition_id,
+        version=instance.version,
+        reference=instance.reference,
+        time=item.time,
+        sequence=item.sequence,
+        step_id=details.get("step_id"),
+        error=details.get("error"),
+        reason=details.get("reason"),
+    )
 
 
 def lifecycle_message(event: LifecycleEvent) -> LifecycleMessage:

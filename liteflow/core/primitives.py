@@ -15,8 +15,6 @@ from liteflow.core.steps import StepBody, StepExecutionContext
 DEFAULT_WINDOW = 64
 """How many items of a for_each are open at a time, so that a long collection never fills the document."""
 
-_CHILD_IDS = uuid.UUID("0b0b6a4e-41a5-4d5c-8a5d-5f1d6f0f7a11")
-
 Case = Callable[[Any, codec.Plain, StepExecutionContext], bool]
 """``(data, outcome, context)``: does this branch run? The outcome is encoded."""
 
@@ -176,7 +174,8 @@ def _after_timeout(context: StepExecutionContext) -> ExecutionResult:
 class StartChild(StepBody):
     """Starts a workflow as a child and, with `wait`, ends when that has; then `data` is the child's.
 
-    `child_id` is its id. Each attempt of the step starts a child of its own.
+    `child_id` is its id. Each attempt of the step starts a child of its own: one is started only after
+    its id was committed, so it may be any.
     """
 
     workflow: str = ""
@@ -186,9 +185,10 @@ class StartChild(StepBody):
     data: Any = None
 
     def run(self, context: StepExecutionContext) -> ExecutionResult:
-        self.child_id = str(uuid.uuid5(_CHILD_IDS, f"{context.idempotency_key}:{context.attempt}"))
         pointer = context.execution_pointer
+        self.child_id = pointer.event_key or ""
         if not pointer.event_published:
+            self.child_id = str(uuid.uuid4())
             data = codec.encode_data(self.child_data)
             request = ChildRequest(self.child_id, self.workflow, self.version, data)
             return ExecutionResult.start_child(request, wait=self.wait)

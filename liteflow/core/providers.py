@@ -209,13 +209,13 @@ class PersistenceProvider(Provider):
     def move_wake(self, moves: Sequence[WakeMove]) -> None:
         """Set `wake_at` where nothing has changed since it was read.
 
-        Clears the hold and its count: who asks for this has looked. Need not be durable, nor seen by
-        `load` at once: losing it costs a needless look.
+        Clears the hold, its count and `parked`: who asks for this has looked. Need not be durable, nor seen
+        by `load` at once: losing it costs a needless look.
         """
 
     @abc.abstractmethod
-    def count_crash(self, instance_id: str, revision: int) -> None:
-        """Raise `crashes` by one, if the instance still is at this revision. Durable when it returns."""
+    def count_crash(self, instance_id: str, revision: int, by: int) -> None:
+        """Change `crashes` by so many, if the instance still is at this revision. Durable when it returns."""
 
     @abc.abstractmethod
     def park(self, instance_id: str, revision: int, parked: Parked) -> None:
@@ -225,8 +225,8 @@ class PersistenceProvider(Provider):
         """
 
     @abc.abstractmethod
-    def parked(self, workflow_definition_id: str, version: int, limit: int) -> list[Waiter]:
-        """Parked instances of a definition, to be looked at again."""
+    def parked(self, workflow_definition_id: str, version: int, after: str, limit: int) -> list[Waiter]:
+        """Parked instances of a definition, to be looked at again, in order of id, those after `after`."""
 
     @abc.abstractmethod
     def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:

@@ -75,7 +75,7 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
 
     def _drain(self) -> None:
         self._draining = True
-        not_begun = [job for job in self._long if self._slots.withdraw(job)]
+        not_begun = [job for job in self._long if self._withdraw(job)]
         self._give_back([renewal(job, GIVEN_BACK) for job in not_begun])
         for job in not_begun:
             assert job.claim is not None
@@ -83,7 +83,7 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
         for act in list(self._acts.values()):
             act.leave = True
             for job in list(act.busy.values()):
-                if self._slots.withdraw(job):
+                if self._withdraw(job):
                     del act.busy[job.pointer.id]
             self._go(act)
         self._check_idle()
@@ -120,7 +120,7 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
             self._renew_leases()
 
     def _renew_leases(self) -> None:
-        leases = [act.lease for act in list(self._acts.values()) if act.lease is not None]
+        leases = [lease for act in list(self._acts.values()) if (lease := act.lease) is not None]
         if leases:
             for lease, held in zip(leases, self._lock.renew(leases, self._settings.lease_ttl), strict=True):
                 if not held:
@@ -145,7 +145,7 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
             )  # fmt: skip
             job.dropped = True
             job.cancellation.set()
-            self._slots.withdraw(job)
+            self._withdraw(job)
         self._check_idle()
 
     def _cancelled_elsewhere(self, token: str) -> None:

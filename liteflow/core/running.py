@@ -12,7 +12,7 @@ from functools import partial
 from liteflow.core import engine
 from liteflow.core.activation import Activation
 from liteflow.core.bodies import Check, Job
-from liteflow.core.hops import ALONE_FROM, Hops
+from liteflow.core.hops import ALONE_FROM, Hops, ignore
 from liteflow.core.inputs import (
     BodyClaimed,
     BodyEnded,
@@ -20,11 +20,14 @@ from liteflow.core.inputs import (
     Poisoned,
 )
 from liteflow.core.models import (
+    FIRST_POINTER,
     GIVEN_BACK,
     Claim,
     Instance,
     Pointer,
+    PointerStatus,
 )
+from liteflow.core.transition import Transition
 
 log = logging.getLogger("liteflow.runner")
 
@@ -35,10 +38,18 @@ TURN = 0.005
 class Running(Hops):
     """What is between an instance that is ready and the input that its body leaves."""
 
-    def _dispatch(self, act: Activation, instance: Instance, now: datetime) -> None:
+    def _dispatch(
+        self, act: Activation, instance: Instance, now: datetime, pending: Transition | None
+    ) -> None:
         if act.leave or act.lost or self._draining:
             return
-        runnable = [p for p in self._ready(instance, now) if p.id not in act.busy]
+        if pending is not None and ("status" in pending.fields or instance.inbox):
+            return  # what is ready may not be any more once that is stored
+        changed = pending.pointers if pending is not None else {}
+        runnable = [p for p in self._ready(instance, now) if p.id not in act.busy and p.id not in changed]
+        if act.suspect and any(p.id not in instance.claims for p in runnable):
+            self._count_crash(act)
+            return
         if runnable and time.monotonic() - act.began > self._settings.time_slice:
             act.leave = True
             return
@@ -53,6 +64,55 @@ class Running(Hops):
                 act.turns[turn] = pointer.id
                 self._loop.later(TURN, partial(self._turn_over, act, turn, pointer.id))
             self._run(act, instance, pointer)
+
+    def _count_crash(self, act: Activation) -> None:
+        """Store that a process has died at it, before a body runs that may take this one along too."""
+        instance = act.instance
+        assert instance is not None
+        act.suspect = False
+
+        def counted(result: object) -> None:
+            if act.instance is not instance:
+                return
+            act.waiting_for -= 1
+            if isinstance(result, Exception):
+                act.suspect = act.leave = True
+            else:
+                act.counted = True
+                instance.crashes += 1
+                self._judge(act, instance)
+            self._go(act)
+
+        act.waiting_for += 1
+        count = partial(self._persistence.count_crash, instance.id, instance.revision, 1)
+        self._calls.write.put(count, counted)
+
+    def _judge(self, act: Activation, instance: Instance) -> None:
+        if instance.crashes >= self._settings.poison_after:
+            pending = [p.id for p in instance.open_pointers() if p.status is PointerStatus.PENDING]
+            act.inputs.append(Poisoned(pending[0] if pending else FIRST_POINTER, instance.crashes))
+            return
+        log.log(
+            logging.WARNING if instance.crashes > 1 else logging.INFO,
+            "workflow %s: its process seems to have died (%d in a row); it is taken over here",
+            instance.id, instance.crashes,
+        )  # fmt: skip
+
+    def _withdraw(self, job: Job) -> bool:
+        if not self._slots.withdraw(job):
+            return False
+        job.dropped = True
+        if job.watch is not None:
+            job.watch.cancel()
+        act = self._acts.get(job.instance.id)
+        others = any(other.began for other in act.busy.values()) if act is not None else False
+        if act is not None and act.counted and act.instance is not None and not others:
+            # It has not run: what was counted before has not come true.
+            act.counted, act.suspect = False, True
+            act.instance.crashes -= 1
+            back = partial(self._persistence.count_crash, act.instance.id, act.instance.revision, -1)
+            self._calls.write.put(back, ignore)
+        return True
 
     def _ready(self, instance: Instance, now: datetime) -> list[Pointer]:
         """What may run now: never early by any process's clock, and nothing that still runs here."""
@@ -87,7 +147,7 @@ class Running(Hops):
                 instance.id, pointer.step_id, over.by,
             )  # fmt: skip
         if died and instance.crashes + 1 >= self._settings.poison_after:
-            act.inputs.append(Poisoned(pointer.id, instance.crashes + 1))
+            act.inputs.append(Poisoned(pointer.id, instance.crashes + 1, over))
         else:
             job = self._job(act, instance, pointer)
             job.claim = self._claim()
@@ -121,10 +181,11 @@ class Running(Hops):
         elif job.began is not None:
             left -= time.monotonic() - job.began
         if left > 0 or job.began is None:
-            job.watch = self._loop.later(max(left, 0.001), partial(self._watch, job))
+            again = max(left, 0.001 if job.began is not None else self._settings.long_step)
+            job.watch = self._loop.later(again, partial(self._watch, job))
             return
-        failure = engine.timed_out(job.step)
-        self._body_ended(job, BodyEnded(job.pointer.id, self._persistence.now(), failure=failure))
+        started = job.started or self._persistence.now()
+        self._body_ended(job, BodyEnded(job.pointer.id, started, failure=engine.timed_out(job.step)))
         job.dropped = True
         job.cancellation.set()
 
@@ -133,7 +194,7 @@ class Running(Hops):
         if act.busy.get(job.pointer.id) is not job or job.ended or job.claim is not None:
             return
         if job.began is None:
-            if self._slots.withdraw(job):
+            if self._withdraw(job):
                 del act.busy[job.pointer.id]
                 act.leave = True
                 self._go(act)

@@ -79,6 +79,7 @@ class Storing(Hops):
         cancelled = self._cancelled_claims(instance, inputs, transition)
         transition.apply(instance)
         act.unchecked = act.committed = True
+        act.counted = False
         self._settle_inputs(act, inputs)
         self._tell_time_outs(act, instance, transition)
         for token in cancelled:
@@ -155,12 +156,14 @@ class Storing(Hops):
         waits = instance.waits() if instance.status is WorkflowStatus.RUNNABLE else []
         if any(wait.pointer_id not in known for wait in waits):
             act.waiting_for += 1
+            act.looking += 1
             self._calls.look.put(Look(waits, instance), partial(self._looked, act, instance))
 
     def _looked(self, act: Activation, instance: Instance, events: list[Event] | Exception) -> None:
         if act.instance is not instance:
             return
         act.waiting_for -= 1
+        act.looking -= 1
         if isinstance(events, Exception):
             act.again = True  # the look is repeated with the next load
         elif events:

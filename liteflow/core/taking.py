@@ -18,12 +18,10 @@ from liteflow.core.hops import Hops
 from liteflow.core.inputs import (
     BodyEnded,
     EventsFound,
-    Poisoned,
     Refused,
     ended_to_plain,
 )
 from liteflow.core.models import (
-    FIRST_POINTER,
     Instance,
     Parked,
     PointerStatus,
@@ -64,8 +62,9 @@ class Taking(Hops):
         self._acts[act.instance_id] = act
         act.phase = Phase.LEASING
         act.again = act.leave = act.committing = act.one_by_one = act.timer = act.archiving = False
-        act.checking = act.committed = act.flushing = False
+        act.committed = act.flushing = act.suspect = act.counted = act.unsent = False
         act.unchecked = True
+        act.check, act.looking = None, 0
         act.waiting_for = 0
         act.instance = act.definition = None
         act.turns.clear()
@@ -193,10 +192,8 @@ class Taking(Hops):
                 act, instance.revision, reason, f"the definition with fingerprint {instance.fingerprint}"
             )
             return
-        if self._seems_crashed(act, instance):
-            self._count_crash(act, loaded, instance, definition)
-        else:
-            self._activate(act, loaded, instance, definition)
+        act.suspect = self._seems_crashed(act, instance)
+        self._activate(act, loaded, instance, definition)
 
     def _seems_crashed(self, act: Activation, instance: Instance) -> bool:
         """Was a process that ran a body of it lost? One too many counted is harmless: a commit clears it."""
@@ -208,28 +205,6 @@ class Taking(Hops):
         )
         redelivered = any(delivery.redelivered for delivery in act.deliveries)
         return ready and (redelivered or not instance.message_sent)
-
-    def _count_crash(
-        self, act: Activation, loaded: Loaded, instance: Instance, definition: WorkflowDefinition
-    ) -> None:
-        def counted(result: object) -> None:
-            if isinstance(result, Exception):
-                self._release_then(act, partial(self._pause, act, result))
-                return
-            instance.crashes += 1
-            if instance.crashes >= self._settings.poison_after:
-                pending = [p.id for p in instance.open_pointers() if p.status is PointerStatus.PENDING]
-                act.inputs.append(Poisoned(pending[0] if pending else FIRST_POINTER, instance.crashes))
-            else:
-                log.log(
-                    logging.WARNING if instance.crashes > 1 else logging.INFO,
-                    "workflow %s: its process seems to have died (%d in a row); it is taken over here",
-                    instance.id, instance.crashes,
-                )  # fmt: skip
-            self._activate(act, loaded, instance, definition)
-
-        count = partial(self._persistence.count_crash, instance.id, instance.revision)
-        self._calls.write.put(count, counted)
 
     def _activate(
         self, act: Activation, loaded: Loaded, instance: Instance, definition: WorkflowDefinition
@@ -265,8 +240,14 @@ class Taking(Hops):
 
     def _park(self, act: Activation, revision: int, reason: str, needs: str) -> None:
         log.warning("workflow %s is parked: %s; it needs %s", act.instance_id, reason, needs)
-        parked = Parked(reason, self._persistence.now(), needs)
+        ended = [h for h in act.inputs if isinstance(h, BodyEnded) and h.claim is not None]
+        if ended and revision != -1:  # what long steps have done is not to be lost
+            act.inputs = []
+            self._release_then(act, partial(self._into_inbox, act, ended))
+            return
+        self._settle_inputs(act, act.inputs)
         act.inputs = []
+        parked = Parked(reason, self._persistence.now(), needs)
 
         def done(result: object) -> None:
             if isinstance(result, Exception):

@@ -507,7 +507,7 @@ QUERIES: dict[str, Callable[[PersistenceProvider], Any]] = {
     "events": lambda p: p.events([Wait("paid", "k7", T0, "1")], T0, 10),
     "waiting_for": lambda p: p.waiting_for("paid", "k7", "", 10),
     "waiting for what many wait for": lambda p: p.waiting_for("common", "c", "5", 10),
-    "parked": lambda p: p.parked("order", 1, 10),
+    "parked": lambda p: p.parked("order", 1, "", 10),
     "definitions": lambda p: p.definitions("order"),
     "history": lambda p: p.history("x"),
     "errors": lambda p: p.errors("x", 10),

@@ -219,7 +219,7 @@ class CommitContract:
         assert provider.commit([step(instance)]) == [Outcome.COMMITTED]
         stored = loaded(provider, instance.id)
         assert (stored.crashes, stored.parked) == (0, None)
-        assert provider.parked("order", 1, 10) == []
+        assert provider.parked("order", 1, "", 10) == []
 
     def test_waits_that_did_not_change_stay(self, provider: PersistenceProvider) -> None:
         instance, name = created(provider), new_id()

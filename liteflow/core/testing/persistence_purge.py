@@ -75,7 +75,7 @@ class PurgeContract:
             assert (provider.activity(token) is not None) is there
             assert len(provider.waiting_for("paid", key, "", 10)) == int(there)
         assert [row.id for row in provider.list(ListFilter()).items] == [kept.id]
-        assert [one.instance_id for one in provider.parked("order", 1, 10)] == [kept.id]
+        assert [one.instance_id for one in provider.parked("order", 1, "", 10)] == [kept.id]
 
     def test_an_id_that_was_purged_begins_anew(self, provider: PersistenceProvider) -> None:
         old = _with_belongings(provider, T0)

@@ -239,11 +239,13 @@ class CrashContract:
     def test_a_crash_is_counted_at_its_revision(self, provider: PersistenceProvider) -> None:
         instance = created(provider, wake_at=T0)
         for count in (1, 2):
-            provider.count_crash(instance.id, instance.revision)
+            provider.count_crash(instance.id, instance.revision, 1)
             assert loaded(provider, instance.id) == replace(instance, crashes=count)
-        provider.count_crash(instance.id, instance.revision + 1)
-        provider.count_crash(new_id(), 0)
+        provider.count_crash(instance.id, instance.revision + 1, 1)
+        provider.count_crash(new_id(), 0, 1)
         assert loaded(provider, instance.id).crashes == 2
+        provider.count_crash(instance.id, instance.revision, -1)
+        assert loaded(provider, instance.id).crashes == 1
 
     def test_a_yield_says_that_a_wake_up_was_sent(self, provider: PersistenceProvider) -> None:
         instance = created(provider, wake_at=T0)
@@ -335,16 +337,21 @@ class ParkContract:
         others = [created(provider, version=1), created(provider, version=2, workflow_definition_id="other")]
         for instance in [*mine, *others]:
             provider.park(instance.id, instance.revision, self.REASON)
-        assert provider.parked("order", 2, 10) == [Waiter(one.id, "order", 2) for one in mine]
-        assert len(provider.parked("order", 2, 2)) == 2
-        assert provider.parked("order", 3, 10) == []
+        assert provider.parked("order", 2, "", 10) == [Waiter(one.id, "order", 2) for one in mine]
+        assert len(provider.parked("order", 2, "", 2)) == 2
+        assert [one.instance_id for one in provider.parked("order", 2, mine[0].id, 10)] == [
+            one.id for one in mine[1:]
+        ]
+        provider.move_wake([WakeMove(mine[0].id, mine[0].revision, None, None)])
+        until(lambda: mine[0].id not in [one.instance_id for one in provider.parked("order", 2, "", 10)])
+        assert provider.parked("order", 3, "", 10) == []
 
     def test_a_commit_ends_it(self, provider: PersistenceProvider) -> None:
         instance = created(provider, wake_at=T0)
         provider.park(instance.id, instance.revision, self.REASON)
         assert provider.commit([step(instance, wake_at=T0)]) == [Outcome.COMMITTED]
         assert loaded(provider, instance.id).parked is None
-        assert provider.parked("order", 1, 10) == []
+        assert provider.parked("order", 1, "", 10) == []
         assert _holds(provider, T0) == [0]
 
     def test_a_parked_instance_still_waits(self, provider: PersistenceProvider) -> None:

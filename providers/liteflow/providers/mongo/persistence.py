@@ -230,9 +230,9 @@ class MongoPersistenceProvider(PersistenceProvider):
         self._store.scheduling.move_wake(moves)
 
     @mapped()
-    def count_crash(self, instance_id: str, revision: int) -> None:
+    def count_crash(self, instance_id: str, revision: int, by: int) -> None:
         """See `PersistenceProvider.count_crash`."""
-        self._store.scheduling.count_crash(instance_id, revision)
+        self._store.scheduling.count_crash(instance_id, revision, by)
 
     @mapped()
     def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
@@ -256,9 +256,9 @@ class MongoPersistenceProvider(PersistenceProvider):
         self._store.scheduling.park(instance_id, revision, parked)
 
     @mapped()
-    def parked(self, workflow_definition_id: str, version: int, limit: int) -> list[Waiter]:
+    def parked(self, workflow_definition_id: str, version: int, after: str, limit: int) -> list[Waiter]:
         """See `PersistenceProvider.parked`."""
-        return self._store.scheduling.parked(workflow_definition_id, version, limit)
+        return self._store.scheduling.parked(workflow_definition_id, version, after, limit)
 
     # ----------------------------------------------------------------------------------- events
 

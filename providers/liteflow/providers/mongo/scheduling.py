@@ -25,12 +25,13 @@ def due_query(now: datetime) -> dict[str, Any]:
     return {"wake_at": {"$lte": time_to_bson(now)}}
 
 
-def parked_query(workflow_definition_id: str, version: int) -> dict[str, Any]:
+def parked_query(workflow_definition_id: str, version: int, after: str) -> dict[str, Any]:
     """Matches the parked instances of a definition."""
     return {
         "workflow_definition_id": workflow_definition_id,
         "version": version,
         "parked": {"$exists": True},
+        "_id": {"$gt": after},
     }
 
 
@@ -103,10 +104,10 @@ class Scheduling:
             for renewal in renewals
         ]
 
-    def count_crash(self, instance_id: str, revision: int) -> None:
+    def count_crash(self, instance_id: str, revision: int, by: int) -> None:
         """See `PersistenceProvider.count_crash`."""
         same = {"_id": instance_id, "revision": revision}
-        repeated(lambda: self._instances.update_one(same, {"$inc": {"crashes": 1}}))
+        repeated(lambda: self._instances.update_one(same, {"$inc": {"crashes": by}}))
 
     def park(self, instance_id: str, revision: int, parked: Parked) -> None:
         """See `PersistenceProvider.park`."""
@@ -116,9 +117,9 @@ class Scheduling:
         update = {"$set": {"parked": documents.PARKED.write(parked)}, "$unset": {"wake_at": "", "hold": ""}}
         repeated(lambda: self._instances.update_one(query, update))
 
-    def parked(self, workflow_definition_id: str, version: int, limit: int) -> list[Waiter]:
+    def parked(self, workflow_definition_id: str, version: int, after: str, limit: int) -> list[Waiter]:
         """See `PersistenceProvider.parked`."""
-        query = parked_query(workflow_definition_id, version)
+        query = parked_query(workflow_definition_id, version, after)
         found = self._instances.find(query, documents.WAITER_FIELDS).sort("_id", 1).limit(limit)
         return [documents.waiter(document) for document in found]
 
@@ -127,7 +128,9 @@ def _move(move: WakeMove) -> UpdateOne:
     # None matches a field that is not there.
     expected = time_to_bson(move.expected) if move.expected is not None else None
     same = {"_id": move.instance_id, "revision": move.revision, "wake_at": expected}
-    cleared = {"hold": ""} if move.message_sent else {"hold": "", "message_sent": ""}
+    cleared = {"hold": "", "parked": ""}
+    if not move.message_sent:
+        cleared["message_sent"] = ""
     if move.new is None:
         return UpdateOne(same, {"$unset": {**cleared, "wake_at": ""}})
     sent = {"message_sent": True} if move.message_sent else {}
