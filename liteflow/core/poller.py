@@ -58,11 +58,6 @@ class Poller:
         self._periodic = Periodic("scheduler", self._round)
         self._unsubscribe: Callable[[], None] = lambda: None
 
-    @property
-    def leading(self) -> bool:
-        """True while this is the poller that scans."""
-        return self._lease is not None and self._lease.held
-
     def start(self) -> None:
         """Begin to scan."""
         self._unsubscribe = self._queue.subscribe(DUE_TOPIC, self._due_earlier)

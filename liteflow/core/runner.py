@@ -37,7 +37,7 @@ log = logging.getLogger("liteflow.runner")
 
 
 class Runner(Taking, Advancing, Running, Storing, Leaving):
-    """Advances instances. `deliver` and `wake` may be called from any thread."""
+    """Advances instances. `deliver` may be called from any thread."""
 
     # -------------------------------------------------------------------------------- start and stop
 
@@ -49,10 +49,6 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
     def deliver(self, delivery: Delivery) -> None:
         """Take a wake-up from the queue."""
         self._loop.post(partial(self._delivered, delivery))
-
-    def wake(self, instance_id: str) -> None:
-        """Look at an instance without a message, because of something that this process knows."""
-        self._loop.post(partial(self._wake, instance_id))
 
     def stop(self, timeout: float) -> bool:
         """Drain: begin nothing, let running bodies end for up to `timeout` seconds, give back the rest.

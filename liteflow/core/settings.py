@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -65,21 +64,6 @@ class Settings:
             if name not in known:
                 raise SettingsError(f"unknown option {name!r}; known are {', '.join(sorted(known))}")
         return cls(**options)
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ, **options: Any) -> Settings:
-        """From ``LITEFLOW_CONCURRENCY`` and its like, which given options override."""
-        values: dict[str, Any] = {}
-        for name, kind in (
-            ("concurrency", int), ("lease_ttl", float), ("poll_interval", float), ("shutdown_timeout", float)
-        ):  # fmt: skip
-            text = environ.get(f"LITEFLOW_{name.upper()}")
-            if text:
-                try:
-                    values[name] = kind(text)
-                except ValueError as exc:
-                    raise SettingsError(f"LITEFLOW_{name.upper()} must be a number, not {text!r}") from exc
-        return cls.of({**values, **options})
 
 
 _LEAST: dict[str, float] = {

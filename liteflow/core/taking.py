@@ -51,13 +51,6 @@ class Taking(Hops):
         else:
             self._begin(Activation(delivery.message.body, [delivery]))
 
-    def _wake(self, instance_id: str) -> None:
-        act = self._acts.get(instance_id)
-        if act is not None:
-            act.again = True
-        elif not self._draining:
-            self._begin(Activation(instance_id))
-
     def _begin(self, act: Activation) -> None:
         self._acts[act.instance_id] = act
         act.phase = Phase.LEASING
