@@ -28,7 +28,7 @@ ServerSelectionTimeoutError and WaitQueueTimeoutError. What was asked may have b
 TRANSIENT_CODES = frozenset(
     [
         *(6, 7, 89, 9001),  # the server's own network trouble
-        *(91, 11600, 11602),  # it shuts down, or interrupts what it does to change its role
+        *(91, 11600, 11601, 11602),  # it shuts down, or somebody or itself interrupts what it does
         *(189, 10107, 13435, 13436),  # another one is the primary now
         *(24, 46, 50, 112, 262),  # busy: locks, time limits, write conflicts
         *(64, 100),  # the write concern was not met in time, or can't be now
