@@ -24,6 +24,7 @@ from liteflow.core.lifecycle import LifecycleMessage
 from liteflow.core.providers import Message, QueueProvider
 from liteflow.core.testing.queue import DEADLINE, Inbox, QueueContract, until
 from liteflow.providers.rabbitmq import RabbitMQQueueProvider, topology
+from liteflow.providers.rabbitmq.commands import CommandConsumer
 from liteflow.providers.rabbitmq.listeners import Listeners
 from liteflow.providers.rabbitmq.topology import short
 
@@ -742,12 +743,14 @@ def test_cancel_lets_handlers_finish(provider: RabbitMQQueueProvider, raw: Raw) 
         return accept(command)
 
     server = provider.serve_commands(act, 1)
+    assert isinstance(server, CommandConsumer)
     queue = raw.reply_queue()
     for n in range(3):
         raw.publish("workflow.start", str(n).encode(), reply_to=queue)
     assert entered.wait(DEADLINE)
     with ThreadPoolExecutor(1) as pool:
         cancelling = pool.submit(server.cancel)
+        until(lambda: server._ending)
         leave.set()
         cancelling.result(DEADLINE)
     assert set(threading.enumerate()) <= before

@@ -61,6 +61,7 @@ class CommandConsumer(Consumer):
         self._pauses = backoff()
         self._changed = threading.Condition()
         self._unsettled = 0
+        self._ending = False  # nothing more is begun
         self._busy: set[threading.Thread] = set()
         self._threads = [
             threading.Thread(target=self._serve, name=f"liteflow-command-{n + 1}", daemon=True)
@@ -84,6 +85,7 @@ class CommandConsumer(Consumer):
 
     def cancel(self) -> None:
         """Take no more, and return when the handlers have ended and their outcomes are sent."""
+        self._ending = True
         self._consumer.cancel()
         for received in self._not_begun():
             received.nack()
@@ -122,6 +124,9 @@ class CommandConsumer(Consumer):
     def _serve(self) -> None:
         me = threading.current_thread()
         while (received := self._work.get()) is not None:
+            if self._ending:
+                received.nack()
+                continue
             self._busy.add(me)
             with self._changed:
                 self._unsettled += 1
