@@ -1,10 +1,10 @@
 """Does a long loop cost more per round at its end than at its start? A while_ and a for_each on MongoDB.
 
-    python -m bench.growth [--count 10000] [--runs 3]
+    python -m bench.growth [--count 10000] [--runs 5] [--only loop|each]
 
 Starts its own servers unless the environment names them, as the tests do, and one host. Prints, for each
-run, the time of the first and of the last tenth of the steps, their ratio, and the largest size that the
-working document had.
+run, the time of the first and of the last tenth of the steps and their ratio, the same for the CPU time of
+the host's process, and the largest size that the working document had.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from servers import Servers
 from liteflow.core import Settings, StepExecutionContext, Workflow, WorkflowBuilder, WorkflowStatus
 from liteflow.worker.wiring import Servers as Wiring
 
-MOMENTS: list[float] = []
+MOMENTS: list[tuple[float, float]] = []
 
 
 def tick(context: StepExecutionContext) -> None:
-    MOMENTS.append(time.perf_counter())
+    MOMENTS.append((time.perf_counter(), time.process_time()))
 
 
 class Loop(Workflow):
@@ -72,8 +72,8 @@ class Sizes:
         self._client.close()
 
 
-def run(urls: Wiring, workflow: type[Workflow], count: int) -> tuple[float, float, int]:
-    """Seconds of the first and of the last tenth, and the largest size of the document in bytes."""
+def run(urls: Wiring, workflow: type[Workflow], count: int) -> tuple[list[float], list[float], int]:
+    """Seconds and CPU seconds of the first and of the last tenth, and the largest size of the document."""
     MOMENTS.clear()
     host = urls.host(Settings())
     host.register_workflow(workflow)
@@ -87,29 +87,42 @@ def run(urls: Wiring, workflow: type[Workflow], count: int) -> tuple[float, floa
         sizes.close()
     assert len(MOMENTS) == count
     tenth = count // 10
-    return MOMENTS[tenth] - MOMENTS[0], MOMENTS[-1] - MOMENTS[-1 - tenth], sizes.largest
+    first, last = (MOMENTS[0], MOMENTS[tenth]), (MOMENTS[-1 - tenth], MOMENTS[-1])
+    return (
+        [end[0] - begin[0] for begin, end in (first, last)],
+        [end[1] - begin[1] for begin, end in (first, last)],
+        sizes.largest,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", choices=["loop", "each"])
     options = parser.parse_args()
     servers = Servers()
     try:
         for workflow in (Loop, Each):
-            ratios = []
+            if options.only not in (None, workflow.id):
+                continue
+            ratios, cpu_ratios = [], []
             for _ in range(options.runs):
                 prefix = f"b{uuid.uuid4().hex[:8]}"
                 urls = Wiring(servers.mongo_replica(), servers.amqp(), servers.redis(), prefix)
-                first, last, size = run(urls, workflow, options.count)
+                (first, last), (cpu_first, cpu_last), size = run(urls, workflow, options.count)
                 ratios.append(last / first)
+                cpu_ratios.append(cpu_last / cpu_first)
                 print(
                     f"{workflow.id}: first tenth {first:.2f} s, last tenth {last:.2f} s,"
-                    f" ratio {last / first:.2f}, document at most {size / 1000:.0f} kB",
+                    f" ratio {ratios[-1]:.2f}, of CPU {cpu_ratios[-1]:.2f},"
+                    f" document at most {size / 1000:.0f} kB",
                     flush=True,
                 )
-            print(f"{workflow.id}: median ratio {statistics.median(ratios):.2f} of {options.runs} runs")
+            print(
+                f"{workflow.id}: median ratio {statistics.median(ratios):.2f},"
+                f" of CPU {statistics.median(cpu_ratios):.2f}, of {options.runs} runs"
+            )
     finally:
         servers.close()
 
