@@ -349,16 +349,21 @@ class WorkflowClient:
     def get_workflow(self, workflow_id: str) -> WorkflowInstance:
         """An instance as it is now, history included. `WorkflowNotFoundError` for an unknown id."""
         self.open()
-        found = self.persistence.load([workflow_id]).get(workflow_id)
-        if found is None:
-            raise WorkflowNotFoundError(f"there is no workflow with the id {workflow_id}")
-        if isinstance(found, Exception):
-            raise found
+        found = self._found(workflow_id)
         definition = self.registry.find(found.workflow_definition_id, found.version)
         data_type = definition.data_type if definition is not None else None
         in_history = len(found.pointers) < found.pointer_sequence
         history = self.persistence.history(workflow_id) if in_history else ()
         return WorkflowInstance(found, data_type, history)
+
+    def _found(self, workflow_id: str) -> Instance:
+        """The working document, without the history, which may be long."""
+        found = self.persistence.load([workflow_id]).get(workflow_id)
+        if found is None:
+            raise WorkflowNotFoundError(f"there is no workflow with the id {workflow_id}")
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def wait_for_workflow(self, workflow_id: str, timeout: float | None = None) -> WorkflowInstance:
         """Block until the instance has ended or is suspended. `TimeoutError` after `timeout` seconds."""
@@ -368,9 +373,8 @@ class WorkflowClient:
         deadline = None if timeout is None else monotonic() + timeout
         try:
             while True:
-                instance = self.get_workflow(workflow_id)
-                if instance.status is not WorkflowStatus.RUNNABLE:
-                    return instance
+                if self._found(workflow_id).status is not WorkflowStatus.RUNNABLE:
+                    return self.get_workflow(workflow_id)
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
                     raise TimeoutError(f"workflow {workflow_id} still runs after {timeout} s")
