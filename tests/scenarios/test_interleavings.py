@@ -135,7 +135,7 @@ def boundaries() -> int:
 COUNT = boundaries()
 
 
-@pytest.mark.parametrize("round_", range(5))
+@pytest.mark.parametrize("round_", range(6))
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("at", range(COUNT))
 def test_an_event_at_any_boundary_is_delivered_without_a_sweep(at: int, when: str, round_: int) -> None:
