@@ -28,7 +28,8 @@ class Record(StepBody):
                 "step": context.step.id,
                 "activation": context.idempotency_key,
                 "item": context.item,
-                "revision": context.workflow.revision,
+                "pointer": context.execution_pointer.id,
+                "began": context.now.isoformat(),
             }
         )
         return ExecutionResult.next()
