@@ -36,8 +36,9 @@ lint: $(VENV)/test.stamp ## ruff and mypy --strict
 
 check: lint test ## What CI runs
 
-bench: setup ## Latency, growth of long loops, and parallel branches, on real servers
+bench: setup ## Latency, timers, parallel branches and growth of long loops, on real servers
 	@$(BIN)/python -m bench.latency
+	@$(BIN)/python -m bench.timers
 	@$(BIN)/python -m bench.parallel
 	@$(BIN)/python -m bench.growth
 
