@@ -60,7 +60,8 @@ def main() -> None:
             time.sleep(0.03)  # spread out, as timers are
         late = sorted(client.wait_for_workflow(instance_id, 30).data.late for instance_id in ids)
         p50, p99 = statistics.median(late), late[int(len(late) * 0.99)]
-        print(f"{len(late)} timers: late by p50 {p50:.1f} ms, p99 {p99:.1f} ms, {late[0]:.1f} to {late[-1]:.1f}")
+        spread = f"{late[0]:.1f} to {late[-1]:.1f}"
+        print(f"{len(late)} timers: late by p50 {p50:.1f} ms, p99 {p99:.1f} ms, {spread}")
         client.stop()
     finally:
         for process in processes:
