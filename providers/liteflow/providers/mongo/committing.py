@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from liteflow.core.errors import DataError
 from liteflow.core.transition import Outcome, Transition
 from liteflow.providers.mongo.documents import CLAIM, transition_to_update
 from liteflow.providers.mongo.error_log import ErrorLog
-from liteflow.providers.mongo.errors import TRANSIENT_CODES, UNREACHABLE, is_transient, write_errors
+from liteflow.providers.mongo.errors import REFUSED_CODES, TRANSIENT_CODES, is_transient, repeated
 from liteflow.providers.mongo.indexes import Documents
 from liteflow.providers.mongo.items import ItemStore, Stored, of_transition
 from liteflow.providers.mongo.values import time_to_bson
 from liteflow.providers.mongo.writing import encoded
+
+log = logging.getLogger("liteflow.mongo")
+
+BATCH_SIZE = 8 * 1024 * 1024
+"""Bytes of updates in one command, about; the server takes 16 MiB."""
 
 SETTLE_SECONDS = 2.0
 """So long the majority of a replica set is waited for when an outcome is read back."""
@@ -37,7 +43,7 @@ class Committer:
     def commit(self, transitions: Sequence[Transition]) -> list[Outcome]:
         """See `PersistenceProvider.commit`."""
         outcomes = [Outcome.REJECTED] * len(transitions)
-        updates: dict[int, UpdateOne] = {}
+        updates: dict[int, RawBSONDocument] = {}
         stored: list[Stored] = []
         for place, transition in enumerate(transitions):
             try:
@@ -53,14 +59,14 @@ class Committer:
         return outcomes
 
     def _write(
-        self, pending: Pending, updates: Mapping[int, UpdateOne], stored: Sequence[Stored]
+        self, pending: Pending, updates: Mapping[int, RawBSONDocument], stored: Sequence[Stored]
     ) -> dict[int, Outcome]:
         if not pending:
             return {}
         try:
             self._errors.store(list(pending.values()))
             self._items.add(stored)
-            matched, outcomes, settled = self._bulk_write(updates)
+            matched, outcomes, settled = self._update(updates)
         except PyMongoError as exc:
             if not is_transient(exc):
                 raise
@@ -70,31 +76,36 @@ class Committer:
             return outcomes | dict.fromkeys(rest, Outcome.COMMITTED)
         return outcomes | self._read_back(rest)
 
-    def _bulk_write(self, updates: Mapping[int, UpdateOne]) -> tuple[int, dict[int, Outcome], bool]:
-        """How many were matched, those that can't be stored, and if the rest is surely durable.
-
-        Repeating it after a lost connection is safe: each is compared, so each is done once.
-        """
+    def _update(self, updates: Mapping[int, RawBSONDocument]) -> tuple[int, dict[int, Outcome], bool]:
+        """How many were matched, those that can't be stored, and if the rest is surely durable."""
         places = list(updates)
-        try:
-            try:
-                result = self._instances.bulk_write(list(updates.values()), ordered=False)
-            except UNREACHABLE:
-                result = self._instances.bulk_write(list(updates.values()), ordered=False)
-            return result.matched_count, {}, True
-        except BulkWriteError as exc:
-            failed = write_errors(exc)
-            rejected = {
-                places[error["index"]]: Outcome.REJECTED
-                for error in failed
-                if error["code"] not in TRANSIENT_CODES
-            }
-            details = exc.details or {}
-            return (
-                details["nMatched"],
-                rejected,
-                len(rejected) == len(failed) and not details["writeConcernErrors"],
-            )
+        matched, rejected, settled = 0, dict[int, Outcome](), True
+        for batch in _batches(places, updates):
+            reply = self._send([updates[place] for place in batch])
+            failed = reply.get("writeErrors", ())
+            refused = [batch[error["index"]] for error in failed if error["code"] in REFUSED_CODES]
+            matched += reply["n"]
+            rejected |= dict.fromkeys(refused, Outcome.REJECTED)
+            settled = settled and len(refused) == len(failed) and "writeConcernError" not in reply
+            for error in failed:
+                if error["code"] not in REFUSED_CODES | TRANSIENT_CODES:
+                    log.warning("MongoDB could not store a commit: error %d", error["code"])
+        return matched, rejected, settled
+
+    def _send(self, updates: Sequence[RawBSONDocument]) -> Mapping[str, Any]:
+        """One `update` command, made here because the driver's bulk writes take longer here and there.
+
+        They number each write so that the server can tell a repeated one, and keep a record of it. Here
+        a repetition after a lost connection is safe without: each is compared, so each is done once.
+        """
+        instances = self._instances
+        command = {
+            "update": instances.name,
+            "updates": updates,
+            "ordered": False,
+            "writeConcern": instances.write_concern.document,
+        }
+        return repeated(lambda: instances.database.command(command))
 
     def _read_back(self, pending: Pending) -> dict[int, Outcome]:
         """Settle outcomes by the tokens that are stored.
@@ -122,7 +133,21 @@ class Committer:
         return {place: outcome for place, outcome in found.items() if outcome is not Outcome.UNKNOWN}
 
 
-def _update(transition: Transition, items: Stored) -> UpdateOne:
+def _batches(places: Sequence[int], updates: Mapping[int, RawBSONDocument]) -> Iterator[list[int]]:
+    """Groups that fit into a command each."""
+    batch, size = list[int](), 0
+    for place in places:
+        length = len(updates[place].raw)
+        if batch and size + length > BATCH_SIZE:
+            yield batch
+            batch, size = [], 0
+        batch.append(place)
+        size += length
+    if batch:
+        yield batch
+
+
+def _update(transition: Transition, items: Stored) -> RawBSONDocument:
     condition: dict[str, Any] = {
         "_id": transition.instance_id,
         "revision": transition.revision,
@@ -131,7 +156,7 @@ def _update(transition: Transition, items: Stored) -> UpdateOne:
     for pointer_id, claim in transition.claims_expected.items():
         condition[f"claims.{pointer_id}.token"] = claim.token
         condition[f"claims.{pointer_id}.until"] = time_to_bson(claim.until)
-    return UpdateOne(condition, encoded(transition_to_update(transition, items.lists)))
+    return encoded({"q": condition, "u": transition_to_update(transition, items.lists)})
 
 
 def _outcome(transition: Transition, stored: Mapping[str, Any] | None) -> Outcome:

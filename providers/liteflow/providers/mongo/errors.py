@@ -38,6 +38,16 @@ TRANSIENT_CODES = frozenset(
 """Codes of errors that the server itself will get over."""
 
 
+REFUSED_CODES = frozenset(
+    [
+        *(2, 9, 22, 28, *range(52, 58)),  # a name or value that the server does not take
+        *(15, 10334, 17280, 17419, 17420),  # nested too deeply, or too large
+        121,  # a rule of the collection's own
+    ]
+)
+"""Codes of errors that lie in what is to be stored. Any other may be the server's, and is no step's fault."""
+
+
 def is_transient(exc: PyMongoError) -> bool:
     """True if trying again later makes sense."""
     if isinstance(exc, (*UNREACHABLE, ExecutionTimeout, WTimeoutError)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from liteflow.providers.mongo.values import from_bson, time_from_bson, time_to_bson, to_bson
@@ -62,14 +63,20 @@ class Form(Generic[T]):
             for field in fields(kind)  # type: ignore[arg-type]
             if field.name not in without
         }
+        # What `write` needs of each field, in one row; most fields have their default, so it is quick there.
+        self._rows = [
+            (name, left_out, None if conversion is SAME else conversion.write)
+            for name, (conversion, left_out) in self._fields.items()
+        ]
+        values = attrgetter(*self._fields)
+        self._values = values if len(self._fields) > 1 else lambda record: (values(record),)
 
     def write(self, record: T) -> dict[str, Any]:
         """The record as a document."""
         document = {}
-        for name, (conversion, left_out) in self._fields.items():
-            value = getattr(record, name)
-            if value is not None and value != left_out:
-                document[name] = conversion.write(value)
+        for (name, left_out, write), value in zip(self._rows, self._values(record), strict=True):
+            if value is not None and value is not left_out and value != left_out:
+                document[name] = value if write is None else write(value)
         return document
 
     def write_field(self, name: str, value: Any) -> Any:
