@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from liteflow.core.bodies import Check, Job
 from liteflow.core.definition import WorkflowDefinition
@@ -34,7 +35,8 @@ class Activation:
     conditions have to be looked at, `check` is what looks at them, `looking` counts looks into the event
     log. `suspect` tells that a process seems to have died at it, `counted` that this was stored.
     `flushing` tells that the outbox is being sent, `unsent` that it could not be. `committed` tells that
-    something was stored since the lease was got.
+    something was stored since the lease was got. `lease_until` is the store's time for the local
+    `lease_expires`.
     """
 
     instance_id: str
@@ -47,6 +49,8 @@ class Activation:
     busy: dict[str, Job] = field(default_factory=dict)
     turns: dict[str, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
+    lease_expires: float = 0.0
+    lease_until: datetime | None = None
     again: bool = False
     committing: bool = False
     waiting_for: int = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -21,6 +20,7 @@ from liteflow.core.models import (
     Instance,
     WorkflowStatus,
 )
+from liteflow.core.providers import Lease
 
 log = logging.getLogger("liteflow.runner")
 
@@ -43,23 +43,36 @@ class Advancing(Hops):
             return
         if act.one_by_one:
             inputs, act.inputs = inputs[:1], inputs[1:]
-        lease_until = now + timedelta(seconds=max(0.0, act.lease.expires - time.monotonic()))
+        certainly = now - self._persistence.clock_uncertainty
         # An event that came in time counts, also if nobody has looked for it before the time-out.
-        due = EPOCH if act.looking else now - self._persistence.clock_uncertainty
-        options = self._options(act.definition)
-        transition = engine.advance(
-            act.instance, act.definition, now, inputs, due=due, lease_until=lease_until, options=options
-        )
+        due = EPOCH if act.looking else certainly
+        transition = None
+        if inputs or not engine.at_rest(act.instance, due):
+            transition = engine.advance(
+                act.instance, act.definition, now, inputs, due=due,
+                lease_until=self._lease_until(act, act.lease, now), options=self._options(act.definition),
+            )  # fmt: skip
         if transition is not None:
-            transition.token = uuid.uuid4().hex
+            transition.token = f"{self.id}.{next(self._tokens):x}"
             act.committing = True
             self._commit(act, inputs, transition)
-        else:
+        elif inputs:
             self._settle_inputs(act, inputs)
         if not self._check_conditions(act, act.instance):
-            self._dispatch(act, act.instance, now, transition)
+            self._dispatch(act, act.instance, certainly, transition)
         if not (act.committing or act.busy or act.waiting_for or act.inputs or act.timer):
             self._nothing_to_do(act, now)
+
+    @staticmethod
+    def _lease_until(act: Activation, lease: Lease, now: datetime) -> datetime:
+        """When the lease ends, by the store's clock. The same value from one renewal to the next.
+
+        Stores have an index of it, which is not touched as long as it stays.
+        """
+        if act.lease_until is None or act.lease_expires != lease.expires:
+            act.lease_expires = lease.expires
+            act.lease_until = now + timedelta(seconds=max(0.0, lease.expires - time.monotonic()))
+        return act.lease_until
 
     def _check_conditions(self, act: Activation, instance: Instance) -> bool:
         """Have the cancel conditions evaluated that the last commit may have made true.
@@ -79,7 +92,7 @@ class Advancing(Hops):
             return False
         act.check = check = Check(instance.copy(), act.definition, pointers)
         act.waiting_for += 1
-        self._slots.submit(check)
+        self._submit(check, instance)
         self._loop.later(self._settings.long_step, partial(self._check_waits, act, check))
         return True
 
@@ -114,7 +127,7 @@ class Advancing(Hops):
         transition = engine.advance(begun, act.definition, now, options=self._options(act.definition))
         assert transition is not None
         transition.apply(begun)
-        self._dispatch(act, begun, now, None)
+        self._dispatch(act, begun, now - self._persistence.clock_uncertainty, None)
         if not act.busy and not act.waiting_for:
             self._leave(act)
 

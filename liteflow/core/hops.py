@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import abc
+import itertools
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -58,7 +60,7 @@ class Hops(abc.ABC):
         send_outbox: OutboxSender,
         slots_changed: Callable[[int], None] = lambda free: None,
     ) -> None:
-        self.id = f"{uuid.uuid4().hex[:12]}"
+        self.id = uuid.uuid4().hex[:16]
         self._registry = registry
         self._persistence = persistence
         self._queue = queue
@@ -75,6 +77,9 @@ class Hops(abc.ABC):
         self._draining = False
         self._abandoned = False
         self._idle = threading.Event()
+        self._tokens = itertools.count(1)
+        self._young: deque[tuple[float, Activation, Job]] = deque()  # running, by when they are long
+        self._nudging = False
         self._calls = Calls(persistence, queue, lock, settings.lease_ttl, self._loop.post)
         self._unsubscribe: Callable[[], None] = lambda: None
 
@@ -120,7 +125,14 @@ class Hops(abc.ABC):
     def _dispatch(
         self, act: Activation, instance: Instance, now: datetime, pending: Transition | None
     ) -> None:
-        """Run what is ready, and stays so with the transition that is being committed."""
+        """Run what is ready, and stays so with the transition that is being committed.
+
+        `now` is a time that has come by any process's clock.
+        """
+
+    @abc.abstractmethod
+    def _submit(self, work: Job | Check, instance: Instance) -> None:
+        """Give it to the slots."""
 
     @abc.abstractmethod
     def _withdraw(self, job: Job) -> bool:

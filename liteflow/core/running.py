@@ -27,6 +27,7 @@ from liteflow.core.models import (
     Pointer,
     PointerStatus,
 )
+from liteflow.core.slots import MOMENT
 from liteflow.core.transition import Transition
 
 log = logging.getLogger("liteflow.runner")
@@ -46,11 +47,14 @@ class Running(Hops):
         if pending is not None and ("status" in pending.fields or instance.inbox):
             return  # what is ready may not be any more once that is stored
         changed = pending.pointers if pending is not None else {}
-        runnable = [p for p in self._ready(instance, now) if p.id not in act.busy and p.id not in changed]
+        busy = act.busy
+        runnable = [p for p in self._ready(instance, now) if p.id not in busy and p.id not in changed]
+        if not runnable:
+            return
         if act.suspect and any(p.id not in instance.claims for p in runnable):
             self._count_crash(act)
             return
-        if runnable and time.monotonic() - act.began > self._settings.time_slice:
+        if time.monotonic() - act.began > self._settings.time_slice:
             act.leave = True
             return
         for pointer in runnable:
@@ -115,15 +119,14 @@ class Running(Hops):
         return True
 
     def _ready(self, instance: Instance, now: datetime) -> list[Pointer]:
-        """What may run now: never early by any process's clock, and nothing that still runs here."""
-        ready = engine.ready(instance, now - self._persistence.clock_uncertainty)
-        return [
-            p for p in ready if p.id not in instance.claims or instance.claims[p.id].token not in self._long
-        ]
+        """What may run, and nothing that still runs here. `now` is what no process's clock is short of."""
+        ready, claims = engine.ready(instance, now), instance.claims
+        return [p for p in ready if p.id not in claims or claims[p.id].token not in self._long]
 
     def _unfinished(self, instance: Instance, now: datetime) -> bool:
         """True if somebody could go on with it at once."""
-        return not instance.status.ended and (not instance.begun or bool(self._ready(instance, now)))
+        certainly = now - self._persistence.clock_uncertainty
+        return not instance.status.ended and (not instance.begun or bool(self._ready(instance, certainly)))
 
     @staticmethod
     def _turn_of(instance: Instance, pointer: Pointer) -> str | None:
@@ -166,9 +169,36 @@ class Running(Hops):
 
     def _run(self, act: Activation, instance: Instance, pointer: Pointer) -> None:
         job = self._job(act, instance, pointer)
-        self._slots.submit(job, alone=instance.crashes >= ALONE_FROM)
-        self._loop.later(self._settings.long_step, partial(self._check_long, act, job))
-        self._watch(job)
+        self._submit(job, instance)
+        self._young.append((time.monotonic() + self._settings.long_step, act, job))
+        if len(self._young) == 1:
+            self._loop.later(self._settings.long_step, self._check_young)
+        if job.step.timeout is not None:
+            self._watch(job)
+
+    def _submit(self, work: Job | Check, instance: Instance) -> None:
+        if not self._slots.submit(work, alone=instance.crashes >= ALONE_FROM) and not self._nudging:
+            self._nudging = True
+            self._loop.later(MOMENT, self._nudge)
+
+    def _nudge(self) -> None:
+        """Jobs were left to a thread that was to be back in a moment: is it?"""
+        self._nudging = not self._slots.overdue()
+        if self._nudging:
+            self._loop.later(MOMENT, self._nudge)
+
+    def _check_young(self) -> None:
+        """Of the bodies that have begun lately, deal with those that take long. One timer for all."""
+        now = time.monotonic()
+        while self._young:
+            due, act, job = self._young[0]
+            over = job.ended or job.dropped
+            if due > now and not over:
+                self._loop.later(due - now, self._check_young)
+                return
+            self._young.popleft()
+            if not over:
+                self._check_long(act, job)
 
     def _watch(self, job: Job) -> None:
         """See to it that the body is told, and its step fails, when its time is up."""

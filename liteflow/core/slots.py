@@ -1,4 +1,8 @@
-"""The slots of a process: threads that run bodies, and nothing else."""
+"""The slots of a process: threads that run bodies, and nothing else.
+
+Waking a thread costs more than many a body. So a job is left to a thread that has just begun another one,
+and is likely to be back in a moment; `overdue`, called a moment later, wakes others if it was not.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,12 @@ from typing import Any
 
 from liteflow.core.bodies import BodyRunner, Work
 
+MOMENT = 0.0005
+"""Seconds after its begin for which a body is expected to end soon. Waking a thread takes a tenth of it."""
+
+LONG_WAIT = 0.005
+"""When a job has waited so many seconds, the bodies before it end soon, but not soon enough."""
+
 
 class Slots:
     """`count` threads that take jobs in order. `ended` is called from a slot's thread.
@@ -20,9 +30,12 @@ class Slots:
     def __init__(self, count: int, bodies: BodyRunner, ended: Callable[[Any, Any], None]) -> None:
         self._bodies = bodies
         self._ended = ended
-        self._jobs: deque[tuple[Work, bool]] = deque()
+        self._jobs: deque[tuple[Work, bool, float]] = deque()
         self._short: dict[Work, bool] = {}  # what runs and is not claimed; True for one that is alone
         self._condition = threading.Condition()
+        self._sleeping = 0  # threads that wait to be notified
+        self._running = 0  # threads that run a body
+        self._last_begin = 0.0  # when a thread took a job, or was woken to take one
         self._closed = False
         self._threads = [
             threading.Thread(target=self._serve, name=f"liteflow-slot-{n + 1}", daemon=True)
@@ -31,17 +44,40 @@ class Slots:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, job: Work, *, alone: bool = False) -> None:
-        """Run a job as soon as a slot is free, and with `alone` as soon as no short body runs beside it."""
+    def submit(self, job: Work, *, alone: bool = False) -> bool:
+        """Run a job as soon as a slot is free, and with `alone` as soon as no short body runs beside it.
+
+        False if a thread is expected to take it in a moment: then `overdue` is to be called after one.
+        """
+        now = time.monotonic()
         with self._condition:
-            self._jobs.append((job, alone))
-            self._condition.notify()
+            self._jobs.append((job, alone, now))
+            if self._sleeping == 0:
+                return True
+            if now < self._last_begin + MOMENT and self._sleeping < len(self._threads):
+                return False
+            self._last_begin = now
+            self._wake(1)
+            return True
+
+    def overdue(self) -> bool:
+        """Wake threads for jobs that were left to one that is not back. False: ask again in a moment."""
+        now = time.monotonic()
+        with self._condition:
+            if not self._jobs or self._sleeping == 0:
+                return True
+            if self._running > 0 and now >= self._last_begin + MOMENT:
+                self._wake(min(len(self._jobs), self._sleeping))
+                return True
+            if now > self._jobs[0][2] + LONG_WAIT:
+                self._wake(1)
+            return False
 
     def claimed(self, job: Work) -> None:
         """The job is a long step now: others need not wait for it."""
         with self._condition:
             if self._short.pop(job, None) is not None:
-                self._condition.notify_all()
+                self._wake(self._sleeping)
 
     def withdraw(self, job: Work) -> bool:
         """Take back a job that no slot has begun. False if one has."""
@@ -57,7 +93,11 @@ class Slots:
         with self._condition:
             self._closed = True
             self._jobs.clear()
-            self._condition.notify_all()
+            self._wake(self._sleeping)
+
+    def _wake(self, count: int) -> None:
+        self._sleeping -= count
+        self._condition.notify(count)
 
     def _may_begin(self) -> bool:
         if not self._jobs:
@@ -66,20 +106,21 @@ class Slots:
         return not self._short if alone else not any(self._short.values())
 
     def _serve(self) -> None:
+        job: Work | None = None
         while True:
             with self._condition:
+                if job is not None:
+                    self._running -= 1
+                    if self._short.pop(job, None):
+                        self._wake(self._sleeping)  # it was alone
                 while not self._may_begin() and not self._closed:
+                    self._sleeping += 1
                     self._condition.wait()
                 if self._closed:
                     return
-                job, alone = self._jobs.popleft()
-                job.began = time.monotonic()
+                job, alone, _ = self._jobs.popleft()
+                self._running += 1
+                job.began = self._last_begin = time.monotonic()
                 if job.claim is None:
                     self._short[job] = alone
-            ended = self._bodies.work(job)
-            with self._condition:
-                if self._short.pop(job, None):
-                    self._condition.notify_all()
-                elif self._jobs:
-                    self._condition.notify()
-            self._ended(job, ended)
+            self._ended(job, self._bodies.work(job))

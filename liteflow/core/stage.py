@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from liteflow.core.errors import UnavailableError
@@ -52,7 +53,7 @@ class Stage(Generic[T, R]):
     def put(self, item: T, done: Callable[[R | Exception], Any]) -> None:
         """Hand in an item; `done` is called on the loop with its result."""
         if self._thread is None:
-            self._handle([(item, done)])
+            self._post(partial(done, self._results([item])[0]))
             return
         with self._condition:
             self._items.append((item, done))
@@ -77,17 +78,15 @@ class Stage(Generic[T, R]):
             self._handle(batch)
 
     def _handle(self, batch: list[tuple[T, Callable[[R | Exception], Any]]]) -> None:
-        results: Sequence[R | Exception]
+        results = self._results([item for item, _ in batch])
+        for (_, done), result in zip(batch, results, strict=True):
+            self._post(partial(done, result))
+
+    def _results(self, items: list[T]) -> Sequence[R | Exception]:
         try:
-            results = self._call([item for item, _ in batch])
+            return self._call(items)
         except UnavailableError as exc:
-            results = [exc] * len(batch)
+            return [exc] * len(items)
         except Exception as exc:  # the loop decides; whatever it was, it must not end this thread
-            log.exception("%s failed for %d items", self._name, len(batch))
-            results = [exc] * len(batch)
-
-        def deliver() -> None:
-            for (_, done), result in zip(batch, results, strict=True):
-                done(result)
-
-        self._post(deliver)
+            log.exception("%s failed for %d items", self._name, len(items))
+            return [exc] * len(items)

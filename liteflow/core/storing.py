@@ -13,7 +13,7 @@ from liteflow.core.activation import Activation
 from liteflow.core.bodies import Job
 from liteflow.core.calls import Loaded, Look
 from liteflow.core.errors import StepTimeoutError
-from liteflow.core.hops import ALONE_FROM, Hops, ignore
+from liteflow.core.hops import Hops, ignore
 from liteflow.core.inputs import (
     Archived,
     BodyClaimed,
@@ -75,21 +75,22 @@ class Storing(Hops):
         instance = act.instance
         assert instance is not None
         before = instance.status
-        waited = {p.id for p in instance.pointers.values() if p.status is PointerStatus.WAITING_FOR_EVENT}
-        cancelled = self._cancelled_claims(instance, inputs, transition)
+        waited = {wait.pointer_id for wait in instance.waits()} if transition.waits else set()
+        cancelled = self._cancelled_claims(instance, inputs, transition) if transition.claims_removed else ()
         transition.apply(instance)
         act.unchecked = act.committed = True
         act.counted = False
         self._settle_inputs(act, inputs)
-        self._tell_time_outs(act, instance, transition)
+        if transition.errors:
+            self._tell_time_outs(act, instance, transition)
         for token in cancelled:
             self._queue.notify(CANCEL_TOPIC, token)
-        for pointer in transition.pointers.values():
-            job = act.busy.get(pointer.id)
-            if job is not None and not job.ended and _superseded(job, pointer):
+        for pointer_id in act.busy.keys() & transition.pointers.keys():
+            job = act.busy[pointer_id]
+            if not job.ended and _superseded(job, transition.pointers[pointer_id]):
                 job.dropped = True
                 job.cancellation.set()
-                del act.busy[pointer.id]
+                del act.busy[pointer_id]
         if instance.status is not before and instance.status is not WorkflowStatus.RUNNABLE:
             self._queue.notify(ENDED_TOPIC + instance.id, instance.status.name)
             log.info(
@@ -98,8 +99,10 @@ class Storing(Hops):
             )  # fmt: skip
         if len(instance.outbox) >= OUTBOX_AT and not act.flushing:
             self._flush_outbox(act, instance)
-        self._look(act, instance, waited if before is WorkflowStatus.RUNNABLE else set())
-        self._archive(act, instance)
+        if transition.waits or (before is not WorkflowStatus.RUNNABLE and instance.waits()):
+            self._look(act, instance, waited if before is WorkflowStatus.RUNNABLE else set())
+        if len(instance.pointers) >= ARCHIVE_AT:
+            self._archive(act, instance)
 
     def _tell_time_outs(self, act: Activation, instance: Instance, transition: Transition) -> None:
         """The callbacks for failing steps hear of what no body has raised, too."""
@@ -144,7 +147,7 @@ class Storing(Hops):
         self._slots.claimed(job)
         if claimed.over is not None:
             job.instance, job.pointer = instance.copy(), instance.pointers[claimed.pointer_id]
-            self._slots.submit(job, alone=instance.crashes >= ALONE_FROM)
+            self._submit(job, instance)
             self._watch(job)
 
     def _long_ended(self, ended: BodyEnded) -> None:
@@ -172,7 +175,7 @@ class Storing(Hops):
 
     def _archive(self, act: Activation, instance: Instance) -> None:
         assert act.definition is not None
-        if act.archiving or instance.status.ended or len(instance.pointers) < ARCHIVE_AT:
+        if act.archiving or instance.status.ended:
             return
         ended = engine.archivable(instance, act.definition)
         if len(ended) < ARCHIVE_AT:
