@@ -7,7 +7,7 @@ somebody has to look at the instance again. No I/O, no clock, no threads, no ran
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
@@ -65,7 +65,7 @@ def advance(
     instance: Instance,
     definition: WorkflowDefinition,
     now: datetime,
-    inputs: Iterable[Input] = (),
+    inputs: Sequence[Input] = (),
     *,
     due: datetime | None = None,
     lease_until: datetime | None = None,
@@ -104,6 +104,28 @@ def archivable(instance: Instance, definition: WorkflowDefinition) -> list[Point
         and p.id not in undo
         and not (p.completion and p.status is PointerStatus.COMPLETE and sagas.intersection(p.scope))
     ]
+
+
+def at_rest(instance: Instance, due: datetime) -> bool:
+    """True if `advance` would find nothing to do without inputs: the usual case after a commit."""
+    if not instance.begun or not instance.fingerprint or instance.inbox:
+        return False
+    if instance.status is not WorkflowStatus.RUNNABLE:
+        return True
+    return bool(instance.open_pointers()) and not _out_of_time(instance, due)
+
+
+def _out_of_time(instance: Instance, due: datetime) -> bool:
+    """True if a wait, a step or the workflow was to end by `due`."""
+    if instance.deadline is not None and instance.deadline <= due:
+        return True
+    for pointer in instance.open_pointers():
+        if pointer.deadline is not None and pointer.deadline <= due:
+            return True
+        if pointer.sleep_until is not None and pointer.sleep_until <= due:
+            if pointer.status is PointerStatus.WAITING_FOR_EVENT:
+                return True
+    return False
 
 
 def _is_ready(instance: Instance, pointer: Pointer, now: datetime) -> bool:
@@ -166,7 +188,7 @@ class _Advance(FailureRules):
     def last_resort(self) -> ErrorPolicy:
         return self.options.on_error
 
-    def run(self, inputs: Iterable[Input], due: datetime, lease_until: datetime | None) -> Transition | None:
+    def run(self, inputs: Sequence[Input], due: datetime, lease_until: datetime | None) -> Transition | None:
         if not self.after.begun or not self.after.fingerprint:
             self._begin_instance()
         for happened in inputs:
@@ -174,8 +196,9 @@ class _Advance(FailureRules):
             self._take(happened)
         self._requests()
         if self.after.status is WorkflowStatus.RUNNABLE and not self.resumed:
-            self._time_out(due)  # after a resume only once it is known what has come meanwhile
-        if self.after.status is WorkflowStatus.RUNNABLE and not any(self.after.open_pointers()):
+            if _out_of_time(self.after, due):  # after a resume only once it is known what has come meanwhile
+                self._time_out(due)
+        if self.after.status is WorkflowStatus.RUNNABLE and not self.after.open_pointers():
             self.end_instance(WorkflowStatus.COMPLETE, "completed", None)
         if not self.draft.changed:
             return None
@@ -204,12 +227,12 @@ class _Advance(FailureRules):
         transition, after = self.draft.transition, self.after
         if transition.pointers or transition.pointers_removed:
             transition.waits = after.waits() if not after.status.ended else []
-        sleeping = (p.sleep_until for p in after.open_pointers() if p.sleep_until is not None)
-        next_execution = None if after.status.ended else min(sleeping, default=None)
+        sleeping = [p.sleep_until for p in after.open_pointers() if p.sleep_until is not None]
+        next_execution = min(sleeping) if sleeping and not after.status.ended else None
         if next_execution != after.next_execution:
             self.draft.set("next_execution", next_execution)
         transition.wake_at = wake_at(after, self.now, lease_until)
-        if lease_until is not None and conditional(after, self.definition):
+        if lease_until is not None and self.definition.has_conditions and conditional(after, self.definition):
             # The holder looks at the conditions after this commit; if it dies, somebody else has to.
             transition.wake_at = min(transition.wake_at or lease_until, lease_until)
         transition.crashes = 0 if self.progress else after.crashes
@@ -340,17 +363,18 @@ class _Advance(FailureRules):
     # ------------------------------------------------------------------------------ time and conditions
 
     def _time_out(self, due: datetime) -> None:
-        for pointer in list(self.after.open_pointers()):
+        for pointer in self.after.open_pointers():
             waits = pointer.status is PointerStatus.WAITING_FOR_EVENT
             if waits and pointer.sleep_until is not None and pointer.sleep_until <= due:
                 self._wait_is_over(self.draft.edit(pointer.id))
-        for pointer in list(self.after.open_pointers()):
+        for pointer in self.after.open_pointers():
             late = pointer.deadline is not None and pointer.deadline <= due and not pointer.compensating
             if late and self.after.status is WorkflowStatus.RUNNABLE and self._is_open(pointer):
                 step = self.definition.by_id[pointer.step_id]
                 self.failed(self.draft.edit(pointer.id), step, timed_out(step))
-        if self.after.deadline is not None and self.after.deadline <= due:
-            self._deadline_is_over()
+        if self.after.status is WorkflowStatus.RUNNABLE and self.after.deadline is not None:
+            if self.after.deadline <= due:  # else, once a resume lets it go on
+                self._deadline_is_over()
 
     def _is_open(self, pointer: Pointer) -> bool:
         return not self.after.pointers[pointer.id].ended
@@ -366,7 +390,7 @@ class _Advance(FailureRules):
     def _deadline_is_over(self) -> None:
         """Whatever is at work fails, for good; what its policy then does has no deadline any more."""
         self.draft.set("deadline", None)
-        for pointer in list(self.after.open_pointers()):
+        for pointer in self.after.open_pointers():
             leaf = pointer.open_children == 0 and not pointer.compensating
             if leaf and self.after.status is WorkflowStatus.RUNNABLE and self._is_open(pointer):
                 late = f"the workflow took longer than {self.definition.deadline}"
@@ -441,7 +465,7 @@ class _Advance(FailureRules):
             self.resumed = True
             self.draft.set("status", WorkflowStatus.RUNNABLE)
             self.draft.set("reason", None)
-            for pointer in list(self.after.open_pointers()):
+            for pointer in self.after.open_pointers():
                 if pointer.status is PointerStatus.FAILED:
                     again = self.draft.edit(pointer.id)
                     again.status = PointerStatus.PENDING

@@ -149,7 +149,7 @@ class Flow(abc.ABC):
 
     def cancel_below(self, container: Pointer) -> None:
         """End all open pointers in a container."""
-        for pointer in list(self.after.open_pointers()):
+        for pointer in self.after.open_pointers():
             if container.id in pointer.scope:
                 self._close(self.draft.edit(pointer.id), PointerStatus.CANCELLED)
         container.open_children = 0
@@ -162,7 +162,7 @@ class Flow(abc.ABC):
             self.draft.set("reason", reason)
         if self.after.deadline is not None:
             self.draft.set("deadline", None)
-        for pointer in list(self.after.open_pointers()):
+        for pointer in self.after.open_pointers():
             self._close(self.draft.edit(pointer.id), PointerStatus.CANCELLED)
         self.lifecycle(kind, reason=reason)
         if self.after.parent is not None:

@@ -112,6 +112,9 @@ Input = BodyEnded | BodyClaimed | EventsFound | ConditionsHeld | Archived | Outb
 def encode_result(result: ExecutionResult) -> ExecutionResult:
     """The same result with its values encoded. `DataError` names what can't be."""
     branch = result.branch_values
+    values = (branch, result.outcome_value, result.persistence_data, result.activity_parameters)
+    if values == (None, None, None, None):
+        return result
     return replace(
         result,
         outcome_value=codec.encode(result.outcome_value, "outcome"),

@@ -7,12 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from datetime import datetime
+from operator import attrgetter
 from typing import Any, TypeVar
 
-from liteflow.core.models import Activity, Event, Instance, OutboxItem, Pointer, Request
+from liteflow.core.models import (
+    Activity,
+    Event,
+    Instance,
+    OutboxItem,
+    Pointer,
+    PointerStatus,
+    Request,
+    WorkflowStatus,
+)
 from liteflow.core.transition import Transition
 
 T = TypeVar("T")
+
+
+def own_transition(transition: Transition) -> Transition:
+    """A copy of which the parts may become parts of an instance. Empty parts are no parts."""
+    values = [
+        value if not value or type(value) in _FIXED else own(value)
+        for value in _transition_values(transition)
+    ]
+    return Transition(*values)
+
+
+_transition_values = attrgetter(*(field.name for field in fields(Transition)))
 
 
 def own(value: T) -> T:
@@ -22,24 +45,33 @@ def own(value: T) -> T:
 
 
 def _own_dict(value: dict[Any, Any]) -> dict[Any, Any]:
-    return {key: own(inner) for key, inner in value.items()}
+    return {key: inner if type(inner) in _FIXED else own(inner) for key, inner in value.items()}
 
 
 def _own_list(value: list[Any]) -> list[Any]:
-    return [own(inner) for inner in value]
+    return [inner if type(inner) in _FIXED else own(inner) for inner in value]
 
 
 def _own_fields(kind: type[Any]) -> Callable[[Any], Any]:
     """A copier for a record of which every field may hold something that can be changed."""
-    names = [field.name for field in fields(kind)]
+    values = attrgetter(*(field.name for field in fields(kind)))
 
-    def copier(value: Any) -> Any:
-        copied = object.__new__(kind)
-        for name in names:
-            setattr(copied, name, own(getattr(value, name)))
-        return copied
+    def copier(record: Any) -> Any:
+        return kind(*[value if type(value) in _FIXED else own(value) for value in values(record)])
 
     return copier
+
+
+def _own_pointer(pointer: Pointer) -> Pointer:
+    copied = pointer.copy()
+    for name in ("context_item", "persistence_data", "event_data", "outcome"):
+        if (value := getattr(pointer, name)) is not None:
+            setattr(copied, name, own(value))
+    return copied
+
+
+_FIXED = frozenset([str, int, bool, float, type(None), datetime, WorkflowStatus, PointerStatus, tuple])
+"""What most fields hold, and nobody can change."""
 
 
 _COPIERS: dict[type[Any], Callable[[Any], Any]] = {
@@ -48,8 +80,7 @@ _COPIERS: dict[type[Any], Callable[[Any], Any]] = {
     Activity: _own_fields(Activity),
     Event: _own_fields(Event),
     Instance: _own_fields(Instance),
-    Pointer: _own_fields(Pointer),
-    Transition: _own_fields(Transition),
+    Pointer: _own_pointer,
     Request: lambda request: replace(request, arguments=own(request.arguments)),
     OutboxItem: lambda item: replace(item, body=own(item.body)),
 }

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 
 from liteflow.core.errors import ProviderError
 from liteflow.core.memory_activities import ActivityPool
-from liteflow.core.memory_copy import own
+from liteflow.core.memory_copy import own, own_transition
 from liteflow.core.memory_events import EventLog
 from liteflow.core.memory_index import DueIndex, WaitIndex
 from liteflow.core.models import (
@@ -87,9 +87,9 @@ class MemoryPersistenceProvider(PersistenceProvider):
     def now(self) -> datetime:
         """The time of the clock; never goes backwards."""
         now = self._clock()
-        with self._lock:
-            self._last_now = max(self._last_now, now)
-            return self._last_now
+        if now > self._last_now:  # two threads may set it at once: of times that close either will do
+            self._last_now = now
+        return self._last_now
 
     # -------------------------------------------------------------------------------- instances
 
@@ -131,7 +131,7 @@ class MemoryPersistenceProvider(PersistenceProvider):
             return Outcome.CONFLICT
         if any(instance.claims.get(key) != claim for key, claim in transition.claims_expected.items()):
             return Outcome.CONFLICT
-        own(transition).apply(instance)
+        own_transition(transition).apply(instance)
         self._due.set(instance.id, instance.wake_at)
         if transition.waits is not None:
             self._set_waits(record, transition.waits)
@@ -144,6 +144,8 @@ class MemoryPersistenceProvider(PersistenceProvider):
         return Outcome.COMMITTED
 
     def _set_waits(self, record: _Record, waits: Sequence[Wait]) -> None:
+        if not waits and not record.waits:
+            return
         before = {(wait.name, wait.key) for wait in record.waits}
         after = {(wait.name, wait.key) for wait in waits}
         self._waiters.remove(before - after, record.instance.id)

@@ -10,7 +10,6 @@ Times are aware UTC datetimes by the store's clock, in microseconds.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from operator import attrgetter
@@ -223,9 +222,9 @@ class Instance:
     completions: int = 0
     parent: str | None = None
 
-    def open_pointers(self) -> Iterator[Pointer]:
-        """The pointers that have not ended."""
-        return (pointer for pointer in self.pointers.values() if not pointer.ended)
+    def open_pointers(self) -> list[Pointer]:
+        """The pointers that have not ended, in order of creation."""
+        return [pointer for pointer in self.pointers.values() if pointer.end_time is None]
 
     def waits(self) -> list[Wait]:
         """The open waits; what the store indexes is this list."""

@@ -56,7 +56,7 @@ class ExecutionResult:
     @staticmethod
     def next() -> ExecutionResult:
         """The step is done; go on."""
-        return ExecutionResult(proceed=True)
+        return _NEXT
 
     @staticmethod
     def outcome(value: Any) -> ExecutionResult:
@@ -152,3 +152,6 @@ def _moment(value: datetime | None) -> datetime | None:
     if value is not None and value.tzinfo is None:
         raise ValueError("effective_date has no time zone; use datetime.now(timezone.utc) and the like")
     return value
+
+
+_NEXT = ExecutionResult(proceed=True)

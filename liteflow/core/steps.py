@@ -16,31 +16,45 @@ from liteflow.core.errors import DefinitionError
 from liteflow.core.result import ExecutionResult
 from liteflow.core.views import ExecutionPointer, WorkflowInstance
 
+_EVENTS = threading.Lock()
+"""Guards the making of cancellations' events, which is seldom and short."""
+
 
 class Cancellation:
     """Tells a running body that its work is not wanted any more."""
 
+    __slots__ = ("_callbacks", "_event", "_set")
+
     def __init__(self) -> None:
-        self._event = threading.Event()
-        self._callbacks: list[Callable[[], object]] = []
+        self._set = False
+        self._event: threading.Event | None = None  # made for who waits: few do, and every body gets a token
+        self._callbacks: tuple[Callable[[], object], ...] = ()
 
     def is_set(self) -> bool:
         """True once the body should stop: terminated, taken over by another process, or shut down."""
-        return self._event.is_set()
+        return self._set
 
     def wait(self, seconds: float | None = None) -> bool:
         """Sleep that a cancellation ends early; returns `is_set()`."""
+        with _EVENTS:
+            if self._event is None:
+                self._event = threading.Event()
+                if self._set:
+                    self._event.set()
         return self._event.wait(seconds)
 
     def set(self) -> None:
         """Ask the body to stop. Called by LiteFlow."""
-        self._event.set()
-        for callback in list(self._callbacks):
+        with _EVENTS:
+            self._set = True
+            if self._event is not None:
+                self._event.set()
+        for callback in self._callbacks:
             callback()
 
     def on_set(self, callback: Callable[[], object]) -> None:
         """Call `callback` when it is set, or now if it is. For LiteFlow; may be called twice."""
-        self._callbacks.append(callback)
+        self._callbacks += (callback,)
         if self.is_set():
             callback()
 
