@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from liteflow.core import codec, engine
 from liteflow.core.activities import Activities, PendingActivity
 from liteflow.core.admission import admit, engine_options
+from liteflow.core.endings import Endings
 from liteflow.core.errors import (
     DataError,
     DefinitionNotFoundError,
@@ -43,7 +44,6 @@ from liteflow.core.providers import (
 )
 from liteflow.core.registry import WorkflowRegistry
 from liteflow.core.settings import Settings
-from liteflow.core.topics import ENDED_TOPIC
 from liteflow.core.views import WorkflowInstance
 
 log = logging.getLogger("liteflow.host")
@@ -94,6 +94,7 @@ class WorkflowClient:
         self._state = threading.RLock()
         self._open = False
         self._events = EventDispatcher(persistence, queue)
+        self._endings = Endings(queue)
         self._activities = Activities(persistence, queue, settings.activity_lease, self.publish_encoded)
         self._recorded: dict[str, tuple[float, frozenset[int]]] = {}
 
@@ -349,11 +350,13 @@ class WorkflowClient:
     def get_workflow(self, workflow_id: str) -> WorkflowInstance:
         """An instance as it is now, history included. `WorkflowNotFoundError` for an unknown id."""
         self.open()
-        found = self._found(workflow_id)
+        return self._shown(self._found(workflow_id))
+
+    def _shown(self, found: Instance) -> WorkflowInstance:
         definition = self.registry.find(found.workflow_definition_id, found.version)
         data_type = definition.data_type if definition is not None else None
         in_history = len(found.pointers) < found.pointer_sequence
-        history = self.persistence.history(workflow_id) if in_history else ()
+        history = self.persistence.history(found.id) if in_history else ()
         return WorkflowInstance(found, data_type, history)
 
     def _found(self, workflow_id: str) -> Instance:
@@ -368,21 +371,18 @@ class WorkflowClient:
     def wait_for_workflow(self, workflow_id: str, timeout: float | None = None) -> WorkflowInstance:
         """Block until the instance has ended or is suspended. `TimeoutError` after `timeout` seconds."""
         self.open()
-        ended = threading.Event()
-        unsubscribe = self.queue.subscribe(ENDED_TOPIC + workflow_id, lambda _: ended.set())
         deadline = None if timeout is None else monotonic() + timeout
-        try:
+        with self._endings.of(workflow_id) as ended:
             while True:
-                if self._found(workflow_id).status is not WorkflowStatus.RUNNABLE:
-                    return self.get_workflow(workflow_id)
+                found = self._found(workflow_id)
+                if found.status is not WorkflowStatus.RUNNABLE:
+                    return self._shown(found)
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
                     raise TimeoutError(f"workflow {workflow_id} still runs after {timeout} s")
                 # The broadcast may get lost: look now and then all the same.
                 ended.wait(min(1.0, left) if left is not None else 1.0)
                 ended.clear()
-        finally:
-            unsubscribe()
 
     def get_errors(self, workflow_id: str, limit: int = 100) -> list[ErrorRecord]:
         """The kept errors of an instance, oldest first."""

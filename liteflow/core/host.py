@@ -178,6 +178,7 @@ class WorkflowHost(WorkflowClient):
                 if self._open:
                     self._open = False
                     self.queue.close()
+                    self._endings.forget()
                     self.lock.close()
                     self.persistence.close()
             return finished

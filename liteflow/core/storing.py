@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from liteflow.core import engine
+from liteflow.core import endings, engine
 from liteflow.core.activation import Activation
 from liteflow.core.bodies import Job
 from liteflow.core.calls import Loaded, Look
@@ -29,7 +29,7 @@ from liteflow.core.models import (
     PointerStatus,
     WorkflowStatus,
 )
-from liteflow.core.topics import CANCEL_TOPIC, ENDED_TOPIC
+from liteflow.core.topics import CANCEL_TOPIC
 from liteflow.core.transition import Outcome, Transition
 
 log = logging.getLogger("liteflow.runner")
@@ -92,7 +92,7 @@ class Storing(Hops):
                 job.cancellation.set()
                 del act.busy[pointer_id]
         if instance.status is not before and instance.status is not WorkflowStatus.RUNNABLE:
-            self._queue.notify(ENDED_TOPIC + instance.id, instance.status.name)
+            endings.tell(self._queue, instance.id)
             log.info(
                 "workflow %s (%s version %d) is %s%s", instance.id, instance.workflow_definition_id,
                 instance.version, instance.status.name, f": {instance.reason}" if instance.reason else "",

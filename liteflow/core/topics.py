@@ -1,8 +1,5 @@
 """What is broadcast: for those who want to know sooner than they would by looking."""
 
-ENDED_TOPIC = "ended."
-"""Broadcast, followed by the instance's id, when it has ended or was suspended."""
-
 CANCEL_TOPIC = "cancel"
 """Broadcast with the token of a claim whose body is not wanted any more."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bson.raw_bson import RawBSONDocument
@@ -14,16 +14,13 @@ from liteflow.core.errors import DataError
 from liteflow.core.transition import Outcome, Transition
 from liteflow.providers.mongo.documents import CLAIM, transition_to_update
 from liteflow.providers.mongo.error_log import ErrorLog
-from liteflow.providers.mongo.errors import REFUSED_CODES, TRANSIENT_CODES, is_transient, repeated
+from liteflow.providers.mongo.errors import REFUSED_CODES, TRANSIENT_CODES, is_transient
 from liteflow.providers.mongo.indexes import Documents
 from liteflow.providers.mongo.items import ItemStore, Stored, of_transition
 from liteflow.providers.mongo.values import time_to_bson
-from liteflow.providers.mongo.writing import encoded
+from liteflow.providers.mongo.writing import encoded, send
 
 log = logging.getLogger("liteflow.mongo")
-
-BATCH_SIZE = 8 * 1024 * 1024
-"""Bytes of updates in one command, about; the server takes 16 MiB."""
 
 SETTLE_SECONDS = 2.0
 """So long the majority of a replica set is waited for when an outcome is read back."""
@@ -77,35 +74,23 @@ class Committer:
         return outcomes | self._read_back(rest)
 
     def _update(self, updates: Mapping[int, RawBSONDocument]) -> tuple[int, dict[int, Outcome], bool]:
-        """How many were matched, those that can't be stored, and if the rest is surely durable."""
+        """How many were matched, those that can't be stored, and if the rest is surely durable.
+
+        Repeating it after a lost connection is safe: each is compared, so each is done once.
+        """
         places = list(updates)
         matched, rejected, settled = 0, dict[int, Outcome](), True
-        for batch in _batches(places, updates):
-            reply = self._send([updates[place] for place in batch])
-            failed = reply.get("writeErrors", ())
-            refused = [batch[error["index"]] for error in failed if error["code"] in REFUSED_CODES]
+        for first, reply in send(self._instances, "update", list(updates.values())):
             matched += reply["n"]
-            rejected |= dict.fromkeys(refused, Outcome.REJECTED)
-            settled = settled and len(refused) == len(failed) and "writeConcernError" not in reply
-            for error in failed:
-                if error["code"] not in REFUSED_CODES | TRANSIENT_CODES:
+            settled = settled and "writeConcernError" not in reply
+            for error in reply.get("writeErrors", ()):
+                if error["code"] in REFUSED_CODES:
+                    rejected[places[first + error["index"]]] = Outcome.REJECTED
+                    continue
+                settled = False
+                if error["code"] not in TRANSIENT_CODES:
                     log.warning("MongoDB could not store a commit: error %d", error["code"])
         return matched, rejected, settled
-
-    def _send(self, updates: Sequence[RawBSONDocument]) -> Mapping[str, Any]:
-        """One `update` command, made here because the driver's bulk writes take longer here and there.
-
-        They number each write so that the server can tell a repeated one, and keep a record of it. Here
-        a repetition after a lost connection is safe without: each is compared, so each is done once.
-        """
-        instances = self._instances
-        command = {
-            "update": instances.name,
-            "updates": updates,
-            "ordered": False,
-            "writeConcern": instances.write_concern.document,
-        }
-        return repeated(lambda: instances.database.command(command))
 
     def _read_back(self, pending: Pending) -> dict[int, Outcome]:
         """Settle outcomes by the tokens that are stored.
@@ -131,20 +116,6 @@ class Committer:
         stored = {found["_id"]: found for found in self._instances.find({"_id": {"$in": ids}}, fields)}
         found = {p: _outcome(t, stored.get(t.instance_id)) for p, t in pending.items()}
         return {place: outcome for place, outcome in found.items() if outcome is not Outcome.UNKNOWN}
-
-
-def _batches(places: Sequence[int], updates: Mapping[int, RawBSONDocument]) -> Iterator[list[int]]:
-    """Groups that fit into a command each."""
-    batch, size = list[int](), 0
-    for place in places:
-        length = len(updates[place].raw)
-        if batch and size + length > BATCH_SIZE:
-            yield batch
-            batch, size = [], 0
-        batch.append(place)
-        size += length
-    if batch:
-        yield batch
 
 
 def _update(transition: Transition, items: Stored) -> RawBSONDocument:

@@ -10,7 +10,7 @@ from liteflow.core.models import FORMAT_VERSION, ErrorRecord
 from liteflow.core.transition import Transition
 from liteflow.providers.mongo.forms import NUMBER, TIME, Form
 from liteflow.providers.mongo.indexes import Documents, of_instance
-from liteflow.providers.mongo.writing import insert_missing
+from liteflow.providers.mongo.writing import encoded, insert_missing
 
 ERRORS_KEPT = 1000
 """At least so many of the last errors of an instance are kept."""
@@ -35,7 +35,7 @@ class ErrorLog:
         documents = [
             _document(transition.revision, error) for transition in transitions for error in transition.errors
         ]
-        insert_missing(self._collection, documents)
+        insert_missing(self._collection, [encoded(document) for document in documents])
         for document in documents:
             key = document["_id"]
             if zlib.crc32(f"{key['instance']}:{key['revision']}".encode()) % TRIM_EVERY == 0:

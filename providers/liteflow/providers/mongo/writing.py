@@ -1,22 +1,33 @@
-"""Encoding documents before they are sent, and inserting those that are not there yet."""
+"""Encoding documents before they are sent, and sending many of them in few commands.
+
+The commands are made here because the driver's bulk writes take longer, here and there: they number each
+write so that the server can tell a repeated one, and has to keep a record of it. What is sent from here can
+be repeated without that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import bson
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import BulkWriteError
+from pymongo.errors import OperationFailure, WTimeoutError
 
 from liteflow.core.errors import DataError
 from liteflow.providers.mongo.connection import CODEC_OPTIONS, RAW_OPTIONS
-from liteflow.providers.mongo.errors import DUPLICATE_KEY, repeated, write_errors
+from liteflow.providers.mongo.errors import DUPLICATE_KEY, repeated
 from liteflow.providers.mongo.indexes import Documents
 
 MAX_SIZE = 16 * 1024 * 1024
 """The server's limit for a document, and so for an update."""
+
+BATCH_SIZE = 8 * 1024 * 1024
+"""Bytes of documents in one command, about. A single one may be larger."""
+
+BATCH_COUNT = 10_000
+"""Documents in one command; the server takes ten times as many."""
 
 
 def encoded(document: dict[str, Any], path: str = "document") -> RawBSONDocument:
@@ -33,19 +44,47 @@ def encoded(document: dict[str, Any], path: str = "document") -> RawBSONDocument
     return RawBSONDocument(raw, RAW_OPTIONS)
 
 
-def insert_missing(collection: Documents, documents: Sequence[Any]) -> set[int]:
-    """Insert documents in one trip, and return the places of those whose id was there already."""
-    if not documents:
-        return set()
-    return repeated(lambda: _insert(collection, documents))
+def send(
+    collection: Documents,
+    verb: Literal["insert", "update"],
+    documents: Sequence[RawBSONDocument],
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Send documents, or statements of updates, each to be done by itself.
+
+    Gives for each command the place of its first document, and the server's reply: ``n`` of them were
+    inserted or matched, those in ``writeErrors`` (`index`, `code`) were not.
+    """
+    field = "documents" if verb == "insert" else "updates"
+    for first, batch in _batches(documents):
+        command = {
+            verb: collection.name,
+            field: batch,
+            "ordered": False,
+            "writeConcern": collection.write_concern.document,
+        }
+        yield first, repeated(lambda: collection.database.command(command))  # noqa: B023 (called at once)
 
 
-def _insert(collection: Documents, documents: Sequence[Any]) -> set[int]:
-    try:
-        collection.insert_many(documents, ordered=False)
-    except BulkWriteError as exc:
-        errors = write_errors(exc)
-        if exc.details["writeConcernErrors"] or any(e["code"] != DUPLICATE_KEY for e in errors):
-            raise
-        return {error["index"] for error in errors}
-    return set()
+def _batches(documents: Sequence[RawBSONDocument]) -> Iterator[tuple[int, Sequence[RawBSONDocument]]]:
+    first, size = 0, 0
+    for place, document in enumerate(documents):
+        length = len(document.raw)
+        if place > first and (size + length > BATCH_SIZE or place - first == BATCH_COUNT):
+            yield first, documents[first:place]
+            first, size = place, 0
+        size += length
+    if documents:
+        yield first, documents[first:]
+
+
+def insert_missing(collection: Documents, documents: Sequence[RawBSONDocument]) -> set[int]:
+    """Insert documents, and return the places of those whose id was there already."""
+    known = set()
+    for first, reply in send(collection, "insert", documents):
+        for error in reply.get("writeErrors", ()):
+            if error["code"] != DUPLICATE_KEY:
+                raise OperationFailure(f"an insert failed with code {error['code']}", error["code"])
+            known.add(first + error["index"])
+        if "writeConcernError" in reply:
+            raise WTimeoutError("the write concern was not met", reply["writeConcernError"].get("code"))
+    return known
