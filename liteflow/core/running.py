@@ -224,6 +224,7 @@ class Running(Hops):
         if act.busy.get(job.pointer.id) is not job or job.ended or job.claim is not None:
             return
         if job.began is None:
+            self._room.crowded()
             if self._withdraw(job):
                 del act.busy[job.pointer.id]
                 act.leave = True
