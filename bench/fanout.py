@@ -10,7 +10,7 @@ from bench.many import blocked
 
 
 def run(env: Env, quick: bool) -> dict[str, float]:
-    count = 200 if quick else 10_000
+    count = 2000 if quick else 10_000
     with log_of_steps() as log, env.cluster() as cluster:
         cluster.worker("waiters")
         cluster.scheduler()

@@ -63,7 +63,7 @@ def _apply(instance: Instance, transition) -> None:  # type: ignore[no-untyped-d
 
 
 def run(env: Env, quick: bool) -> dict[str, float]:
-    many, due_at_once, seconds = (2000, 200, 2) if quick else (100_000, 10_000, IDLE_SECONDS)
+    many, due_at_once, seconds = (2000, 2000, 2) if quick else (100_000, 10_000, IDLE_SECONDS)
     with log_of_steps() as log, env.cluster() as cluster:
         pids = [cluster.worker("everything").pid, cluster.scheduler().pid, *env.server_pids()]
         for workflow in ("sleeper", "waiter"):
