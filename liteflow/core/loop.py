@@ -129,6 +129,8 @@ class Loop:
                     return False
 
     def _pause(self) -> None:
+        if self._next_timer <= time.monotonic():  # its thread can't ask for it while it is the owner
+            self._run_timers()
         while self._pausing:
             action, _ = self._pausing.popitem()
             _call(action)

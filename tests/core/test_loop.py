@@ -121,3 +121,18 @@ def test_what_was_posted_before_the_end_runs() -> None:
     loop.stop()
     loop.post(lambda: ran.append(-1))
     assert ran == list(range(100))
+
+
+def test_a_timer_runs_in_time_however_much_is_posted() -> None:
+    loop = Loop("test")
+    due = threading.Event()
+
+    def again() -> None:
+        if not due.is_set():
+            loop.post(again)
+
+    loop.post(again)
+    loop.post(lambda: loop.later(0.01, due.set) and None)
+    loop.start()
+    assert due.wait(10)
+    loop.stop()
