@@ -1,4 +1,4 @@
-"""Activities: one row each, leased under its lock to the first who finds it free."""
+"""Activities: one row each, leased by an update that compares, to the first who finds it free."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, or_, select, update
+from sqlalchemy import and_, bindparam, delete, or_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from liteflow.core.errors import DataError
@@ -57,30 +57,29 @@ class ActivityPool:
         """Lease the oldest of this name that is free."""
         a = self._activities.c
         lease = {"token": token, "worker": worker, "until": to_micros(until)}
-        free = (
-            select(self._activities)
-            .where(a.name == name, a.done.is_(False), a.format <= FORMAT_VERSION)
-            .where(or_(a.until.is_(None), a.until <= to_micros(now)))
-            .order_by(a.time, a.id)
-            .limit(1)
+        is_free = and_(
+            a.done.is_(False),
+            or_(a.until.is_(None), a.until <= to_micros(now)),
+            a.format <= FORMAT_VERSION,
         )
+        oldest = select(self._activities).where(a.name == name, is_free).order_by(a.time, a.id).limit(1)
+        # Who loses a race for the oldest looks again: somebody else has got further.
+        while True:
+            row = self._db.read(lambda c: c.execute(oldest).first())
+            if row is None:
+                return None
+            mine = update(self._activities).where(a.id == row.id, is_free).values(lease)
+            if self._lease(mine, token):
+                return _activity({**row._mapping, **lease})
 
-        def take(connection: Connection) -> Any:
-            row = connection.execute(free.with_for_update(skip_locked=True)).first()
-            if row is not None:
-                connection.execute(update(self._activities).where(a.id == row.id).values(lease))
-            return row
-
-        if self._db.read(lambda c: c.execute(free).first()) is None:
-            return None  # who asks again and again writes nothing
+    def _lease(self, statement: Any, token: str) -> bool:
         try:
-            row = self._db.write(take)
+            return self._db.write(lambda c: bool(c.execute(statement).rowcount))
         except DBAPIError as exc:
             if not is_lost(exc):
                 raise
             # What the lost try has taken is found by the token, so that no second one is leased.
-            row = self._find(token) or self._db.write(take)
-        return None if row is None else _activity({**row._mapping, **lease})
+            return self._find(token) is not None
 
     def of_token(self, token: str) -> Activity | None:
         """The one that is leased under this token."""

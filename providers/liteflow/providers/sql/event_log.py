@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from liteflow.core.errors import DataError
 from liteflow.core.models import FORMAT_VERSION, Event, Wait
@@ -15,7 +15,6 @@ from liteflow.providers.sql.database import Database, batches
 from liteflow.providers.sql.errors import is_lost, repeated
 from liteflow.providers.sql.records import UNREADABLE, Encoder, Row
 from liteflow.providers.sql.schema import Tables, topic
-from liteflow.providers.sql.upserts import insert_missing
 from liteflow.providers.sql.values import checked_name, from_json, from_micros, to_micros
 
 
@@ -26,26 +25,26 @@ class EventLog:
         self._db = database
         self._events = tables.events
         self._encoder = encoder
-        self._insert = insert_missing(tables.events, database.name)
 
     def add(self, event: Event) -> bool:
         """Insert an event; False if its id is there already."""
         row = self._row(event)
         try:
-            return self._db.write(lambda c: self._add(c, row))
+            return self._add(row)
         except DBAPIError as exc:
             if not is_lost(exc):
                 raise
         # If it is there now, the lost try has stored it: telling of it twice does less harm than not
         # telling at all.
-        self._db.write(lambda c: self._add(c, row))
+        self._add(row)
         return True
 
-    def _add(self, connection: Connection, row: Row) -> bool:
-        there = select(self._events.c.id).where(self._events.c.id == row["id"])
-        if connection.execute(there).first() is not None:
+    def _add(self, row: Row) -> bool:
+        try:
+            self._db.write(lambda connection: connection.execute(insert(self._events), row))
+        except IntegrityError:
             return False
-        return bool(connection.execute(self._insert, row).rowcount == 1)
+        return True
 
     def _row(self, event: Event) -> Row:
         time = to_micros(event.time)
