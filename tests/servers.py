@@ -1,9 +1,9 @@
 """Real servers for tests: RabbitMQ, Redis, MongoDB, PostgreSQL and MariaDB.
 
 Each kind comes from the URL that the environment names (``LITEFLOW_TEST_AMQP``, ``_REDIS``, ``_MONGO``,
-``_POSTGRES``, ``_MARIADB``), else from a container where Docker answers and has or gets the image, else as a process of this machine
-on a free loopback port, in a folder of its own. Nothing outlives the test run: processes die with their
-parent, also when that is killed.
+``_POSTGRES``, ``_MARIADB``), else from a container where Docker answers and has or gets the image (not the
+SQL servers), else as a process of this machine on a free loopback port, in a folder of its own. Nothing
+outlives the test run: processes die with their parent, also when that is killed.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ class ActivityPool:
         self._activities = tables.activities
         self._encoder = encoder
         self._insert = insert_missing(tables.activities, database.name)
+        self._in_order = f"FORCE INDEX (`{tables.activities.name}_offered`)"
         self._leased = select(tables.activities).where(tables.activities.c.token == bindparam("of_token"))
 
     def offer(self, activities: Sequence[Activity]) -> None:
@@ -63,6 +64,8 @@ class ActivityPool:
             a.format <= FORMAT_VERSION,
         )
         oldest = select(self._activities).where(a.name == name, is_free).order_by(a.time, a.id).limit(1)
+        # MySQL would rather sort all that are free.
+        oldest = oldest.with_hint(self._activities, self._in_order, "mysql")
         # Who loses a race for the oldest looks again: somebody else has got further.
         while True:
             row = self._db.read(lambda c: c.execute(oldest).first())

@@ -64,11 +64,15 @@ _REFUSALS = (
         "", r"file is not a database|malformed", "it is no SQLite database, or damaged: name another file"
     ),
 )
-_AWAY = _refusal(
-    "2002 2003",
-    r"onnection refused|timeout expired|could not translate|Name or service|failed to resolve",
-    "check host and port in the URL, and that the server runs",
+_PASSING = (
+    _refusal(
+        "2002 2003",
+        r"onnection refused|timeout expired|could not translate|Name or service|failed to resolve",
+        "check host and port in the URL, and that the server runs",
+    ),
+    _refusal("", r"database is locked", "other processes have been writing to the file for too long"),
 )
+"""What trying again may cure, but not by itself if it goes on."""
 
 
 def code_of(exc: DBAPIError) -> str:
@@ -127,7 +131,7 @@ def summary(exc: SQLAlchemyError) -> str:
     orig: Any = exc.orig
     said = orig.args[1] if len(getattr(orig, "args", ())) > 1 else orig
     line = " ".join(str(said).split())[:300]
-    advice = _refused(exc, (*_REFUSALS, _AWAY))
+    advice = _refused(exc, (*_REFUSALS, *_PASSING))
     return f"{name}: {line}" + (f" ({advice})" if advice else "")
 
 
