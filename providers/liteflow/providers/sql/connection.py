@@ -59,9 +59,8 @@ def create(url: str, options: dict[str, Any]) -> Engine:
             f"the driver for {scheme}:// is not installed: {driver}; pip install 'liteflow.core[{extra}]'"
         ) from exc
     except (ArgumentError, TypeError, ValueError) as exc:
-        raise _invalid(
-            f"{type(exc).__name__}: {exc}" if not parsed.password else "an option is wrong"
-        ) from None
+        # The driver may quote the URL, so it gets no say if that holds a password.
+        raise _invalid("an option is wrong" if parsed.password else f"an option is wrong: {exc}") from None
     if name == "sqlite":
         _tell_sqlite(engine, _synchronous(parsed))
     else:

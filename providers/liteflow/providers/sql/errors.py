@@ -76,13 +76,10 @@ _PASSING = (
 
 
 def code_of(exc: DBAPIError) -> str:
-    """The database's own code: a SQL state or a number, or nothing."""
+    """The database's own code: MySQL's numbers, a SQL state of PostgreSQL, or nothing."""
     orig: Any = exc.orig
-    state = getattr(orig, "sqlstate", None)
-    if state:
-        return str(state)
-    number = orig.args[0] if getattr(orig, "args", ()) else ""
-    return str(number) if isinstance(number, int) else ""
+    number = orig.args[0] if getattr(orig, "args", ()) else None
+    return str(number) if isinstance(number, int) else getattr(orig, "sqlstate", None) or ""
 
 
 def is_lost(exc: SQLAlchemyError) -> bool:
