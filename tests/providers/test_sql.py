@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from sql_stores import execute, opened, sent_by
 
-from liteflow.core import codec
-from liteflow.core.errors import DataError, InstanceUnreadableError, ProviderError
+from liteflow.core import Workflow, WorkflowBuilder, codec, configure_workflow_host
+from liteflow.core.errors import DataError, InstanceUnreadableError, ProviderError, SettingsError
 from liteflow.core.models import Activity, ErrorRecord, Event, Pointer, Request, Wait, WorkflowStatus
 from liteflow.core.providers import PersistenceProvider, RequestOutcome
 from liteflow.core.testing.persistence import PersistenceContract
 from liteflow.core.testing.persistence_items import large
-from liteflow.core.testing.samples import T0, after, created, exact, loaded, new_id, new_instance, step
-from liteflow.core.transition import Outcome
+from liteflow.core.testing.samples import T0, after, created, exact, loaded, new_id, new_instance, step, until
+from liteflow.core.transition import Outcome, Transition
 from liteflow.providers.sql import SqlPersistenceProvider, error_log
 
 
@@ -303,3 +303,53 @@ def _nested(depth: int) -> codec.Plain:
 
 def _request(request_id: str = "r") -> Request:
     return Request("suspend", request_id, T0)
+
+
+# ----------------------------------------------------------------------------------------------- host
+
+
+class Chain(Workflow):
+    def build(self, builder: WorkflowBuilder) -> None:
+        builder.start_with(lambda context: None).wait_for("go", "k").then(lambda context: None)
+
+
+def test_a_file_goes_with_the_lock_and_the_queue_of_one_process(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    assert SqlPersistenceProvider(url).shared
+    ids: list[str] = []
+    with configure_workflow_host(SqlPersistenceProvider(url)) as host:
+        host.register_workflow(Chain)
+        ids += [host.start_workflow("Chain", idempotency_key="1") for _ in range(2)]
+        until(lambda: host.get_workflow(ids[0]).revision)
+    # Another host goes on where the first one was.
+    with configure_workflow_host(SqlPersistenceProvider(url)) as host:
+        host.register_workflow(Chain)
+        host.publish_event("go", "k")
+        assert host.wait_for_workflow(ids[0], timeout=20).status is WorkflowStatus.COMPLETE
+    assert ids[0] == ids[1]
+
+
+def test_a_server_needs_a_lock_and_a_queue_that_are_shared(postgres_url: str) -> None:
+    with pytest.raises(SettingsError, match="shared"):
+        configure_workflow_host(SqlPersistenceProvider(postgres_url))
+
+
+def test_commits_of_many_instances_go_together(tmp_path: Path) -> None:
+    class Counting(SqlPersistenceProvider):
+        sizes: list[int] = []
+
+        def commit(self, transitions: Sequence[Transition]) -> list[Outcome]:
+            self.sizes.append(len(transitions))
+            return super().commit(transitions)
+
+    store = Counting(f"sqlite:///{tmp_path}/store.db")
+    with configure_workflow_host(store) as host:
+        host.register_workflow(Chain)
+        ids = [host.start_workflow("Chain") for _ in range(200)]
+        until(lambda: len(store.waiting_for("go", "k", "", 1000)) == len(ids))
+        store.sizes.clear()
+        host.publish_event("go", "k")
+        for one in ids:
+            host.wait_for_workflow(one, timeout=60)
+    assert sum(store.sizes) >= len(ids)
+    assert len(store.sizes) < sum(store.sizes) / 2

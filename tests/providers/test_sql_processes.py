@@ -48,8 +48,7 @@ def committed(store: SqlPersistenceProvider, ids: list[str]) -> set[Step]:
     found: set[Step] = set()
     for instance in store.load(ids).values():
         assert isinstance(instance, Instance), instance
-        pointers = [*instance.pointers.values(), *store.history(instance.id)]
-        found |= {(instance.id, pointer.id) for pointer in pointers if pointer.ended}
+        found |= {(instance.id, pointer.id) for pointer in instance.pointers.values() if pointer.ended}
     return found
 
 

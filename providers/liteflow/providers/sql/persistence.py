@@ -104,7 +104,7 @@ class SqlPersistenceProvider(PersistenceProvider):
         self._options = options
         self._opening = threading.Lock()
         self._opened: _Store | None = None
-        self.shared = not url.lower().startswith("sqlite")
+        self.embedded = url.lower().startswith("sqlite")
 
     def __repr__(self) -> str:
         # Without the URL: it may hold a password.
