@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ from sql_stores import execute, opened, sent_by
 
 from liteflow.core import Workflow, WorkflowBuilder, codec, configure_workflow_host
 from liteflow.core.errors import DataError, InstanceUnreadableError, ProviderError, SettingsError
-from liteflow.core.models import Activity, ErrorRecord, Event, Pointer, Request, Wait, WorkflowStatus
+from liteflow.core.models import (
+    Activity,
+    ErrorRecord,
+    Event,
+    Pointer,
+    PointerStatus,
+    Request,
+    Wait,
+    WorkflowStatus,
+)
 from liteflow.core.providers import PersistenceProvider, RequestOutcome
 from liteflow.core.testing.persistence import PersistenceContract
 from liteflow.core.testing.persistence_items import large
@@ -313,6 +323,11 @@ class Chain(Workflow):
         builder.start_with(lambda context: None).wait_for("go", "k").then(lambda context: None)
 
 
+class Short(Workflow):
+    def build(self, builder: WorkflowBuilder) -> None:
+        builder.start_with(lambda context: None)
+
+
 def test_a_file_goes_with_the_lock_and_the_queue_of_one_process(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/store.db"
     assert SqlPersistenceProvider(url).shared
@@ -327,6 +342,33 @@ def test_a_file_goes_with_the_lock_and_the_queue_of_one_process(tmp_path: Path) 
         host.publish_event("go", "k")
         assert host.wait_for_workflow(ids[0], timeout=20).status is WorkflowStatus.COMPLETE
     assert ids[0] == ids[1]
+
+
+def test_what_a_killed_process_had_at_hand_is_taken_up_at_the_next_start(tmp_path: Path) -> None:
+    url, minute = f"sqlite:///{tmp_path}/store.db", timedelta(minutes=1)
+    for store in opened(url):
+        # Its client stores what it starts; its messages go with its process.
+        client = configure_workflow_host(store)
+        client.register_workflow(Short)
+        ids = [client.start_workflow("Short") for _ in range(3)]
+        sleeping = client.start_workflow("Short")
+        client.stop()
+        store.open()
+        # So do those of a scheduler, however long it has held what it sent.
+        for _ in range(4):
+            held = store.hold_due(store.now() + 4 * minute, lambda due: store.now() + 4 * minute, 10)  # noqa: B023
+            assert len(held) == 4
+        later = store.now() + minute
+        found = loaded(store, sleeping)
+        sleeps = replace(found.pointers["1"], status=PointerStatus.SLEEPING, sleep_until=later)
+        store.commit([step(found, pointers={"1": sleeps}, wake_at=later)])
+    with configure_workflow_host(SqlPersistenceProvider(url)) as host:
+        host.register_workflow(Short)
+        for one in ids:
+            assert host.wait_for_workflow(one, timeout=20).status is WorkflowStatus.COMPLETE
+        # What was only looked at is due when it was.
+        until(lambda: loaded(host.persistence, sleeping).wake_at == later)
+        assert host.get_workflow(sleeping).status is WorkflowStatus.RUNNABLE
 
 
 def test_a_server_needs_a_lock_and_a_queue_that_are_shared(postgres_url: str) -> None:
