@@ -9,9 +9,10 @@ from typing import Any
 from pymongo import ReturnDocument
 
 from liteflow.core.errors import DataError
+from liteflow.core.forms import Form
 from liteflow.core.models import FORMAT_VERSION, Activity
 from liteflow.providers.mongo.errors import UNREACHABLE, repeated
-from liteflow.providers.mongo.forms import PLAIN, TIME, Form
+from liteflow.providers.mongo.forms import PLAIN, TIME
 from liteflow.providers.mongo.indexes import Documents
 from liteflow.providers.mongo.values import time_to_bson
 from liteflow.providers.mongo.writing import encoded, insert_missing

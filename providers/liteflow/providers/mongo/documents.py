@@ -20,6 +20,7 @@ from typing import Any
 
 from liteflow.core.codec import Plain
 from liteflow.core.errors import DataError, InstanceUnreadableError
+from liteflow.core.forms import NUMBER, Conversion, Form, enumeration, list_of, map_of
 from liteflow.core.models import (
     FORMAT_VERSION,
     Claim,
@@ -36,16 +37,7 @@ from liteflow.core.models import (
 )
 from liteflow.core.providers import Due, Waiter
 from liteflow.core.transition import Transition
-from liteflow.providers.mongo.forms import (
-    NUMBER,
-    PLAIN,
-    TIME,
-    Conversion,
-    Form,
-    enumeration,
-    list_of,
-    map_of,
-)
+from liteflow.providers.mongo.forms import PLAIN, TIME
 from liteflow.providers.mongo.values import from_bson, time_from_bson, time_to_bson
 
 Document = dict[str, Any]

@@ -6,9 +6,10 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from liteflow.core.forms import NUMBER, Form
 from liteflow.core.models import FORMAT_VERSION, ErrorRecord
 from liteflow.core.transition import Transition
-from liteflow.providers.mongo.forms import NUMBER, TIME, Form
+from liteflow.providers.mongo.forms import TIME
 from liteflow.providers.mongo.indexes import Documents, of_instance
 from liteflow.providers.mongo.writing import encoded, insert_missing
 

@@ -25,10 +25,11 @@ from pymongo import DeleteMany
 from pymongo.errors import PyMongoError
 
 from liteflow.core.codec import Plain
+from liteflow.core.forms import NUMBER, Form
 from liteflow.core.models import FORMAT_VERSION, Instance
 from liteflow.core.transition import Transition
 from liteflow.providers.mongo.connection import CODEC_OPTIONS, RAW_OPTIONS
-from liteflow.providers.mongo.forms import NUMBER, PLAIN, Form
+from liteflow.providers.mongo.forms import PLAIN
 from liteflow.providers.mongo.indexes import Collections
 from liteflow.providers.mongo.writing import encoded, insert_missing
 

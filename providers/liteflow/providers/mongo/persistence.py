@@ -31,10 +31,10 @@ from liteflow.core.providers import (
     Waiter,
     WakeMove,
 )
+from liteflow.core.server_clock import ServerClock
 from liteflow.core.transition import Outcome, Transition
 from liteflow.providers.mongo import documents
 from liteflow.providers.mongo.activities import ActivityPool
-from liteflow.providers.mongo.clock import ServerClock
 from liteflow.providers.mongo.committing import Committer
 from liteflow.providers.mongo.connection import CODEC_OPTIONS, Client, connect, database_of
 from liteflow.providers.mongo.definitions import DefinitionLog
@@ -50,6 +50,9 @@ from liteflow.providers.mongo.purging import Purge
 from liteflow.providers.mongo.requests import Inbox
 from liteflow.providers.mongo.scheduling import Scheduling
 from liteflow.providers.mongo.writing import encoded, insert_missing
+
+CLOCK_RESOLUTION = 1000
+"""Microseconds to which the server cuts the time that it tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ class MongoPersistenceProvider(PersistenceProvider):
                 database = database_of(client, self._database)
                 collections = Collections.of(database, self._prefix)
                 collections.create_indexes()
-            clock = ServerClock(lambda: _server_time(client))
+            clock = ServerClock(lambda: _server_time(client), CLOCK_RESOLUTION)
             clock.measure()
         except BaseException:
             client.close()
