@@ -75,13 +75,21 @@ class Loop:
 
     def post(self, action: Action) -> None:
         """Run `action` on the loop as soon as it gets to it, which may be now and here. From any thread."""
+        if self._is_to_be_owned_for(action) and not self._run(GUEST):
+            self._signals.put(True)
+
+    def hand_over(self, action: Action) -> None:
+        """The same, but not here: for threads that others wait for."""
+        if self._is_to_be_owned_for(action):
+            self._signals.put(True)
+
+    def _is_to_be_owned_for(self, action: Action) -> bool:
         with self._guard:
             self._mail.append(action)
             if self._owned or not self._running:
-                return
+                return False
             self._owned = True
-        if not self._run(GUEST):
-            self._signals.put(True)
+            return True
 
     def later(self, seconds: float, action: Action) -> Timer:
         """Run `action` on the loop after a while. From the loop only."""
