@@ -19,7 +19,8 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
@@ -58,10 +59,13 @@ def unescape_key(key: str) -> str:
         return key
     result, rest = [], iter(key)
     for char in rest:
-        result.append(_UNESCAPE[next(rest)] if char == "~" else char)
+        result.append(_UNESCAPE.get(next(rest, ""), _ESCAPED_WRONGLY) if char == "~" else char)
+    if _ESCAPED_WRONGLY in result:
+        raise DataError("", f"the key {key[:_PART_SHOWN]!r} is not escaped as keys are")
     return "".join(result)
 
 
+_ESCAPED_WRONGLY = "~?"
 _UNESCAPE = {"~": "~", "d": ".", "s": "$", "0": "\0", "e": ""}
 
 
@@ -256,10 +260,31 @@ def _is_plain_class(kind: Any) -> bool:
 
 
 def decode(plain: Plain, type_: Any = None) -> Any:
-    """The value of a plain form; of the annotated type if one is given, else models become namespaces."""
-    if type_ is None or type_ is Any:
-        return _decode(plain, Namespace)
-    return _typed(_decode(plain, dict), type_, "value")
+    """The value of a plain form; of the annotated type if one is given, else models become namespaces.
+
+    `DataError` if it does not fit the type, or if nobody here has written it.
+    """
+    with _readable("value"):
+        if type_ is None or type_ is Any:
+            return _decode(plain, Namespace)
+        value = _decode(plain, dict)
+    return _typed(value, type_, "value")
+
+
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+"""What reading raises if the stored form is not what was written. (Decimals raise arithmetic errors.)"""
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError as exc:
+        _prefix(exc, path)
+        raise
+    except UNREADABLE as exc:
+        reason = f"its stored form can't be read: {type(exc).__name__}: {exc}"
+        raise DataError(path, reason[:_PATH_SHOWN]) from exc
 
 
 def _decode(plain: Any, model: Callable[[dict[str, Any]], Any]) -> Any:
@@ -277,7 +302,7 @@ def _decode(plain: Any, model: Callable[[dict[str, Any]], Any]) -> Any:
     if tag in _COLLECTIONS:
         return _COLLECTIONS[tag](_decode(item, model) for item in plain["value"])
     if tag not in _DECODE:
-        raise DataError("value", f"the stored form {tag!r} is unknown; a newer release wrote it")
+        raise DataError("", f"the stored form {str(tag)[:50]!r} is unknown; a newer release wrote it")
     return _DECODE[tag](plain["value"])
 
 
@@ -391,6 +416,8 @@ def _structure_plain(value: Any, kind: Any) -> Any:
         made = kind.__new__(kind)
     hints = _hints(kind)
     for name, item in value.items():
+        if name.startswith("__"):
+            raise TypeError(f"the attribute {name!r} is the language's own")
         setattr(made, name, _converter().structure(item, hints[name]) if name in hints else item)
     return made
 
@@ -431,12 +458,12 @@ def encode_data(data: object, path: str = "data") -> dict[str, Plain]:
 
 def decode_data(plain: Mapping[str, Plain], type_: type | None) -> Any:
     """The data object: of the declared type, or a `Namespace`. What a type does not know is left out."""
+    with _readable("data"):
+        model: Callable[[dict[str, Any]], Any] = Namespace if type_ is None or type_ is dict else dict
+        values = {unescape_key(key): _decode(value, model) for key, value in plain.items()}
     if type_ is None:
-        return Namespace({unescape_key(key): _decode(value, Namespace) for key, value in plain.items()})
-    values = {unescape_key(key): _decode(value, dict) for key, value in plain.items()}
-    if type_ is dict:
-        return {unescape_key(key): _decode(value, Namespace) for key, value in plain.items()}
-    return _typed(values, type_, "data")
+        return Namespace(values)
+    return values if type_ is dict else _typed(values, type_, "data")
 
 
 def changes(before: Mapping[str, Plain], after: Mapping[str, Plain]) -> tuple[dict[str, Plain], list[str]]:
@@ -470,17 +497,22 @@ def size(plain: Plain) -> int:
 
 def to_json(plain: Plain) -> Any:
     """JSON for people and other programs: what JSON has no form for becomes text."""
+    with _readable("value"):
+        return _to_json(plain)
+
+
+def _to_json(plain: Any) -> Any:
     if isinstance(plain, list):
-        return [to_json(item) for item in plain]
+        return [_to_json(item) for item in plain]
     if not isinstance(plain, dict):
         return plain
     tag = plain.get(MARKER)
     if tag is None or tag == "object":
-        return {unescape_key(key): to_json(item) for key, item in plain.items() if key != MARKER}
+        return {unescape_key(key): _to_json(item) for key, item in plain.items() if key != MARKER}
     if tag == "dict":
-        return [[to_json(key), to_json(item)] for key, item in plain["items"]]  # type: ignore[union-attr, misc, str-unpack]
+        return [[_to_json(key), _to_json(item)] for key, item in plain["items"]]
     if tag in _COLLECTIONS:
-        return [to_json(item) for item in plain["value"]]  # type: ignore[union-attr]
+        return [_to_json(item) for item in plain["value"]]
     if tag == "timedelta":
         return decode(plain).total_seconds()
     return plain["value"]
