@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -62,10 +63,8 @@ def test_a_value_that_nobody_has_written_is_a_data_error(plain: Any) -> None:
 
 @pytest.mark.parametrize("plain", HOSTILE, ids=str)
 def test_it_is_shown_or_refused(plain: Any) -> None:
-    try:
+    with suppress(DataError):
         codec.to_json(plain)
-    except DataError:
-        pass
 
 
 def test_what_is_nested_too_deeply_for_the_reader_is_a_data_error() -> None:
