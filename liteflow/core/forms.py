@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 T = TypeVar("T")
 
@@ -21,14 +21,56 @@ class Conversion:
     read: Callable[[Any], Any]
 
 
-NUMBER = Conversion(int, int)
-
-
 def _as_it_is(value: Any) -> Any:
     return value
 
 
+def _read_number(stored: Any) -> int:
+    if isinstance(stored, float) and stored.is_integer():
+        return int(stored)  # some tools write every number as a double
+    if isinstance(stored, int) and not isinstance(stored, bool):
+        return int(stored)
+    raise TypeError(f"{stored!r} is no whole number")
+
+
+def _read_text(stored: Any) -> str:
+    if isinstance(stored, str):
+        return stored
+    raise TypeError(f"{stored!r} is no string")
+
+
+def _read_flag(stored: Any) -> bool:
+    if isinstance(stored, bool):
+        return stored
+    raise TypeError(f"{stored!r} is neither true nor false")
+
+
+def read_texts(stored: Any) -> list[str]:
+    """A stored list of strings."""
+    if not isinstance(stored, list):
+        raise TypeError(f"{stored!r} is no list")
+    return [_read_text(one) for one in stored]
+
+
 SAME = Conversion(_as_it_is, _as_it_is)
+NUMBER = Conversion(int, _read_number)
+TEXT = Conversion(_as_it_is, _read_text)
+TEXTS = Conversion(list, read_texts)
+
+_BY_TYPE: dict[Any, Conversion] = {
+    str: TEXT,
+    int: NUMBER,
+    bool: Conversion(_as_it_is, _read_flag),
+    list[str]: TEXTS,
+}
+"""What is written as it is. It is checked when read: others may have changed what is stored."""
+
+
+def _conversion_for(hint: Any) -> Conversion:
+    """By the type of a field, which may be optional."""
+    if hint not in _BY_TYPE:
+        (hint,) = (one for one in get_args(hint) if one is not type(None))
+    return _BY_TYPE[hint]
 
 
 def enumeration(kind: Callable[[int], Any]) -> Conversion:
@@ -51,9 +93,10 @@ class Form(Generic[T]):
         without: tuple[str, ...] = (),
     ) -> None:
         self._kind = kind
+        hints = get_type_hints(kind)
         self._fields: dict[str, tuple[Conversion, Any]] = {
             field.name: (
-                conversions.get(field.name, SAME),
+                conversions.get(field.name) or _conversion_for(hints[field.name]),
                 None if field.name in always else _default(field),
             )
             for field in fields(kind)  # type: ignore[arg-type]
@@ -61,7 +104,7 @@ class Form(Generic[T]):
         }
         # What `write` needs of each field, in one row; most fields have their default, so it is quick there.
         self._rows = [
-            (name, left_out, None if conversion is SAME else conversion.write)
+            (name, left_out, None if conversion.write is _as_it_is else conversion.write)
             for name, (conversion, left_out) in self._fields.items()
         ]
         values = attrgetter(*self._fields)
@@ -100,8 +143,14 @@ def list_of(form: Form[Any]) -> Conversion:
     """A list of records."""
     return Conversion(
         lambda records: [form.write(record) for record in records],
-        lambda documents: [form.read(document) for document in documents],
+        lambda stored: [form.read(document) for document in _documents(stored)],
     )
+
+
+def _documents(stored: Any) -> list[Mapping[str, Any]]:
+    if not isinstance(stored, list):
+        raise TypeError(f"{stored!r} is no list")
+    return stored
 
 
 def map_of(conversion: Conversion) -> Conversion:

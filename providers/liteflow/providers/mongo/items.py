@@ -51,6 +51,9 @@ class _Marker:
     chunks: int
 
 
+MOST_CHUNKS = 10_000
+"""No list has more; a marker that says so was not written here, and is not followed."""
+
 _MARKER = Form(_Marker, {"revision": NUMBER, "chunks": NUMBER})
 
 
@@ -159,7 +162,8 @@ class ItemStore:
                 chunk = bson.decode(raw.raw, CODEC_OPTIONS)
             except InvalidBSON:
                 continue  # its instance alone is spoilt by it
-            chunks[_hashable(chunk["_id"])] = chunk["items"]
+            if isinstance(items := chunk.get("items"), list):
+                chunks[_hashable(chunk["_id"])] = items
         return chunks
 
     def remove(self, transitions: Iterable[Transition]) -> None:
@@ -186,9 +190,11 @@ def _markers(document: Mapping[str, Any]) -> Iterator[tuple[str, _Marker]]:
     for pointer_id, stored in lists.items() if isinstance(lists, dict) else ():
         if isinstance(stored, dict):
             try:
-                yield pointer_id, _MARKER.read(stored)
+                marker = _MARKER.read(stored)
             except (TypeError, ValueError):
                 continue
+            if 0 <= marker.chunks <= MOST_CHUNKS:
+                yield pointer_id, marker
 
 
 def _hashable(key: Mapping[str, Any]) -> tuple[Any, ...]:
