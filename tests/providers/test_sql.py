@@ -107,7 +107,9 @@ def test_a_commit_writes_what_has_changed_and_nothing_else(provider: SqlPersiste
     sent = sent_by(provider)
     assert provider.commit(transitions) == [Outcome.COMMITTED] * 8
     assert [statement.split()[0] for statement, _ in sent] == ["SELECT", "UPDATE", "INSERT"]
-    assert [len(rows) for _, rows in sent[1:]] == [8, 16]
+    # PostgreSQL gets the columns of all rows, the others get the rows.
+    rows = [next(iter(values.values())) if isinstance(values, dict) else values for _, values in sent[1:]]
+    assert [len(one) for one in rows] == [8, 16]
 
 
 def test_an_attribute_with_a_very_long_name(provider: SqlPersistenceProvider) -> None:
