@@ -36,11 +36,9 @@ lint: $(VENV)/test.stamp ## ruff and mypy --strict
 
 check: lint test ## What CI runs
 
-bench: setup ## Latency, timers, parallel branches and growth of long loops, on real servers
-	@$(BIN)/python -m bench.latency
-	@$(BIN)/python -m bench.timers
-	@$(BIN)/python -m bench.parallel
-	@$(BIN)/python -m bench.growth
+bench: setup ## Measurements on real servers; NAME="W1 W2", RUNS=5, PEERS=restate,dbos
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,bench]'
+	@$(BIN)/python -m bench $(NAME) --runs $(or $(RUNS),5) --peers "$(PEERS)" $(ARGS)
 
 compose-check: ## The compose file for real: three workers, one killed, orders from Node.js (needs Docker)
 	@deploy/check-compose.sh

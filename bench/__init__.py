@@ -1,1 +1,1 @@
-"""Measurements. Each module runs by itself; `bench/README.md` says how and what was measured."""
+"""Measurements. `python -m bench` runs them; `docs/performance.md` says what they say."""

@@ -44,6 +44,7 @@ from liteflow.core.providers import (
 )
 from liteflow.core.registry import WorkflowRegistry
 from liteflow.core.settings import Settings
+from liteflow.core.together import Together
 from liteflow.core.views import WorkflowInstance
 
 log = logging.getLogger("liteflow.host")
@@ -95,6 +96,8 @@ class WorkflowClient:
         self._open = False
         self._events = EventDispatcher(persistence, queue)
         self._endings = Endings(queue)
+        self._create = Together(persistence.create)
+        self._wake: Together[Message, None] = Together(self._send_all)
         self._activities = Activities(persistence, queue, settings.activity_lease, self.publish_encoded)
         self._recorded: dict[str, tuple[float, frozenset[int]]] = {}
 
@@ -175,7 +178,7 @@ class WorkflowClient:
             instance.revision = 0
         instance.wake_at = now + timedelta(seconds=self.settings.wake_grace)
         instance.message_sent = True
-        if self.persistence.create([instance])[0]:
+        if self._create(instance):
             self._send(Message(workflow_queue(workflow_id, version), instance.id, traceparent))
         return instance.id
 
@@ -291,9 +294,13 @@ class WorkflowClient:
                 self._send(Message(workflow_queue(found.workflow_definition_id, found.version), workflow_id))
         return outcome is not RequestOutcome.ENDED
 
+    def _send_all(self, messages: list[Message]) -> list[None]:
+        self.queue.send(messages)
+        return [None] * len(messages)
+
     def _send(self, message: Message) -> None:
         try:
-            self.queue.send([message])
+            self._wake(message)
         except UnavailableError as exc:
             log.warning(
                 "workflow %s is stored; its wake-up could not be sent (%s); the scheduler sends it",

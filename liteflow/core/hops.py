@@ -34,6 +34,7 @@ from liteflow.core.providers import (
     QueueProvider,
 )
 from liteflow.core.registry import WorkflowRegistry
+from liteflow.core.room import Room
 from liteflow.core.settings import Settings
 from liteflow.core.slots import Slots
 from liteflow.core.transition import Transition
@@ -58,7 +59,7 @@ class Hops(abc.ABC):
         *,
         hooks: Hooks,
         send_outbox: OutboxSender,
-        slots_changed: Callable[[int], None] = lambda free: None,
+        room_changed: Callable[[int], None] = lambda instances: None,
     ) -> None:
         self.id = uuid.uuid4().hex[:16]
         self._registry = registry
@@ -73,14 +74,16 @@ class Hops(abc.ABC):
         self._bodies = bodies
         self._slots = Slots(settings.concurrency, bodies, self._slot_ended)
         self._acts: dict[str, Activation] = {}
-        self._long = LongSteps(lambda count: slots_changed(max(0, settings.concurrency - count)))
+        self._room = Room(settings.concurrency, room_changed)
+        self.room = self._room.instances  # to begin with
+        self._long = LongSteps(self._room.long_steps)
         self._draining = False
         self._abandoned = False
         self._idle = threading.Event()
         self._tokens = itertools.count(1)
         self._young: deque[tuple[float, Activation, Job]] = deque()  # running, by when they are long
         self._nudging = False
-        self._calls = Calls(persistence, queue, lock, settings.lease_ttl, self._loop.post)
+        self._calls = Calls(persistence, queue, lock, settings.lease_ttl, self._loop)
         self._unsubscribe: Callable[[], None] = lambda: None
 
     def _options(self, definition: WorkflowDefinition) -> EngineOptions:

@@ -74,7 +74,7 @@ class WorkflowHost(WorkflowClient):
         self._heartbeat: Periodic | None = None
         self._consumers: list[Consumer] = []
         self._event_consumer: Consumer | None = None
-        self._prefetch = settings.concurrency
+        self._prefetch = 0
 
     # ------------------------------------------------------------------------------------- definitions
 
@@ -141,7 +141,7 @@ class WorkflowHost(WorkflowClient):
                     self._hooks,
                     publish_lifecycle=self.settings.lifecycle is not False,
                 ).send,
-                slots_changed=self._slots_changed,
+                room_changed=self._room_changed,
             )
             self._runner.start()
             self._events.start()
@@ -150,7 +150,7 @@ class WorkflowHost(WorkflowClient):
             if self._with_scheduler:
                 self._poller = Poller(self.persistence, self.queue, self.lock, self.settings)
                 self._poller.start()
-            self._prefetch = self.settings.concurrency
+            self._prefetch = self._runner.room
             self._event_consumer = self.queue.consume([EVENTS_QUEUE], 32, self._events.deliver)
             self._take_over(self.registry.get_all())
 
@@ -177,6 +177,7 @@ class WorkflowHost(WorkflowClient):
             with self._state:
                 if self._open:
                     self._open = False
+                    self._events.close()
                     self.queue.close()
                     self._endings.forget()
                     self.lock.close()
@@ -216,15 +217,11 @@ class WorkflowHost(WorkflowClient):
             self.queue.send([Message(queue, found.instance_id) for found in parked])
             after = parked[-1].instance_id
 
-    def _slots_changed(self, free: int) -> None:
-        """Long bodies hold slots: take no more messages than there are slots to run them."""
-        prefetch = 0 if free == 0 else 1 << (free.bit_length() - 1)
-        if free == self.settings.concurrency:
-            prefetch = free
-        if prefetch != self._prefetch:
-            self._prefetch = prefetch
-            for consumer in list(self._consumers):
-                consumer.limit(prefetch)
+    def _room_changed(self, instances: int) -> None:
+        """Take no more messages than can be dealt with."""
+        self._prefetch = instances
+        for consumer in list(self._consumers):
+            consumer.limit(instances)
 
 
 def configure_workflow_host(

@@ -1,18 +1,31 @@
-"""A thread that runs functions one after another, now or later: what it alone touches needs no lock."""
+"""Runs functions one after another, now or later: what they alone touch needs no lock.
+
+Whoever posts a function while nothing runs becomes the owner for a moment, and runs it in its own thread: to
+hand it over would take longer than most of them do. The loop's own thread runs what is due, and goes on where
+others have done enough.
+"""
 
 from __future__ import annotations
 
 import heapq
 import itertools
 import logging
+import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 log = logging.getLogger("liteflow.loop")
 
 Action = Callable[[], None]
+
+GUEST = 8
+"""So many functions are run by another thread that has come with one; it has work of its own."""
+
+TOGETHER = 16
+"""After so many at the latest comes a pause, in which others are told of what they were given meanwhile."""
 
 
 class Timer:
@@ -37,28 +50,101 @@ class Timer:
 
 
 class Loop:
-    """Runs what is posted, in order, and what is due."""
+    """Runs what is posted, in order, and what is due: one function at a time, in whichever thread."""
 
     def __init__(self, name: str) -> None:
-        self._mail: queue.SimpleQueue[Action | None] = queue.SimpleQueue()
+        self._guard = threading.Lock()  # of the mail and the ownership; held for a moment
+        self._mail: deque[Action] = deque()
+        self._owned = False  # some thread runs functions, and will get to what is posted
+        self._running = False
+        self._ended = False
+        self._pausing: dict[Action, None] = {}
         self._timers: list[Timer] = []
+        self._next_timer = math.inf
         self._cancelled_timers = 0
         self._count = itertools.count()
+        self._signals: queue.SimpleQueue[bool] = queue.SimpleQueue()  # to the thread; True makes it the owner
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin to run."""
+        with self._guard:
+            self._running = self._owned = True
+        self._signals.put(True)
         self._thread.start()
 
     def post(self, action: Action) -> None:
-        """Run `action` on the loop as soon as it gets to it. From any thread."""
-        self._mail.put(action)
+        """Run `action` on the loop as soon as it gets to it, which may be now and here. From any thread."""
+        with self._guard:
+            self._mail.append(action)
+            if self._owned or not self._running:
+                return
+            self._owned = True
+        if not self._run(GUEST):
+            self._signals.put(True)
 
     def later(self, seconds: float, action: Action) -> Timer:
         """Run `action` on the loop after a while. From the loop only."""
         timer = Timer(self, time.monotonic() + seconds, next(self._count), action)
         heapq.heappush(self._timers, timer)
+        if timer.time < self._next_timer:
+            self._next_timer = timer.time
+            self._signals.put(False)
         return timer
+
+    def at_pause(self, action: Action) -> None:
+        """Run `action` once, when all that was posted so far has been run, or soon. From the loop only."""
+        self._pausing[action] = None
+
+    def stop(self) -> None:
+        """Run what was posted before, then end. From any other thread; forgets timers."""
+        self.post(self._end)
+        self._thread.join(timeout=10)
+
+    def _end(self) -> None:
+        self._running, self._ended = False, True
+        self._signals.put(False)
+
+    # -------------------------------------------------------------------------------------- the owner
+
+    def _run(self, most: float) -> bool:
+        """Run what was posted, as the owner. False if there is more than that: it is to be owned on."""
+        done = 0
+        while True:
+            action = None
+            with self._guard:
+                if self._mail and done < most:
+                    action = self._mail.popleft()
+            if action is not None:
+                _call(action)
+                done += 1
+                if done % TOGETHER:
+                    continue
+            self._pause()
+            with self._guard:
+                if not self._mail:
+                    self._owned = False
+                    return True
+                if done >= most:
+                    return False
+
+    def _pause(self) -> None:
+        if self._next_timer <= time.monotonic():  # its thread can't ask for it while it is the owner
+            self._run_timers()
+        while self._pausing:
+            action, _ = self._pausing.popitem()
+            _call(action)
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0].time <= now:
+            action = heapq.heappop(self._timers).action
+            if action is None:
+                self._cancelled_timers -= 1
+            else:
+                _call(action)
+        self._next_timer = self._timers[0].time if self._timers else math.inf
+        self._signals.put(False)
 
     def _cancelled(self) -> None:
         self._cancelled_timers += 1
@@ -67,29 +153,28 @@ class Loop:
             heapq.heapify(self._timers)
             self._cancelled_timers = 0
 
-    def stop(self) -> None:
-        """Run what was posted before, then end. From any other thread; forgets timers."""
-        self._mail.put(None)
-        self._thread.join(timeout=10)
+    # ------------------------------------------------------------------------------------- the thread
 
     def _serve(self) -> None:
-        while True:
-            timeout = None
-            if self._timers:
-                timeout = self._timers[0].time - time.monotonic()
+        asked = math.inf  # the time of the timers that were asked for last
+        while not self._ended:
+            next_timer = self._next_timer
             try:
-                if timeout is not None and timeout <= 0:
-                    action = heapq.heappop(self._timers).action
-                    if action is None:
-                        self._cancelled_timers -= 1
-                        continue
+                if next_timer == asked:  # they are about to be run
+                    mine = self._signals.get()
                 else:
-                    action = self._mail.get(timeout=timeout)
+                    left = next_timer - time.monotonic()
+                    mine = self._signals.get(timeout=None if left == math.inf else max(left, 0.0))
             except queue.Empty:
+                asked = next_timer
+                self.post(self._run_timers)
                 continue
-            if action is None:
-                return
-            try:
-                action()
-            except Exception:  # one instance's trouble must not stop the others
-                log.exception("an action failed; the loop goes on")
+            if mine:
+                self._run(math.inf)
+
+
+def _call(action: Action) -> None:
+    try:
+        action()
+    except Exception:  # one instance's trouble must not stop the others
+        log.exception("an action failed; the loop goes on")

@@ -110,16 +110,18 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
 
     def heartbeat(self) -> None:
         """Renew all leases and claims in one batch each. Called from the heartbeat's thread."""
+        self._loop.post(self._room.look)
         try:
             self._renew_claims()
         finally:
             self._renew_leases()
 
     def _renew_leases(self) -> None:
-        leases = [lease for act in list(self._acts.values()) if (lease := act.lease) is not None]
-        if leases:
-            for lease, held in zip(leases, self._lock.renew(leases, self._settings.lease_ttl), strict=True):
-                if not held:
+        held = [(act, lease) for act in list(self._acts.values()) if (lease := act.lease) is not None]
+        if held:
+            outcomes = self._lock.renew([lease for _, lease in held], self._settings.lease_ttl)
+            for (act, lease), ours in zip(held, outcomes, strict=True):
+                if not ours and act.lease is lease:  # else it was given back meanwhile
                     log.warning("%s: the lease was lost; nothing new is begun under it", lease.name)
 
     def _renew_claims(self) -> None:

@@ -14,8 +14,8 @@ from liteflow.worker.wiring import Servers
 
 log = logging.getLogger("liteflow.worker")
 
-COMMANDS_AT_ONCE = 8
-"""Commands that one worker handles side by side."""
+COMMANDS_AT_ONCE = 96
+"""Commands that one worker handles side by side. What they store is stored together, so many cost little."""
 
 
 def run_worker(servers: Servers, settings: Settings, targets: Sequence[str]) -> bool:
