@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select
 from sqlalchemy.exc import DataError as RefusedValue
 from sqlalchemy.exc import SQLAlchemyError
 
 from liteflow.core.errors import DataError, StoreUnavailableError
 from liteflow.core.models import Claim
 from liteflow.core.transition import Outcome, Transition
+from liteflow.providers.sql.bulk import OF_ID, Bulk
 from liteflow.providers.sql.database import Database, batches, execute_many
 from liteflow.providers.sql.error_log import ErrorLog
 from liteflow.providers.sql.errors import is_transient, repeated
 from liteflow.providers.sql.records import CLAIM, CLAIMS, Encoder, Row, parts_removed
 from liteflow.providers.sql.schema import Tables
-from liteflow.providers.sql.upserts import put
 from liteflow.providers.sql.values import from_json
 
 
@@ -56,8 +56,8 @@ class Committer:
             .with_for_update()
         )
         self._claims = select(p.instance_id, p.name, p.value).where(p.instance_id.in_(ids), p.kind == CLAIMS)
-        self._update = update(tables.instances).where(i.id == bindparam("of_id"))
-        self._put_parts = put(tables.parts, database.name)
+        self._instances = Bulk(tables.instances, database.name)
+        self._parts = Bulk(tables.parts, database.name)
         self._remove_parts = delete(tables.parts).where(
             p.instance_id == bindparam("of_instance"),
             p.kind == bindparam("of_kind"),
@@ -137,15 +137,10 @@ class Committer:
         return {(row.instance_id, row.name): CLAIM.read(from_json(row.value)) for row in found}  # type: ignore[arg-type]
 
     def _put(self, connection: Connection, deltas: Sequence[_Delta]) -> None:
-        # One statement for all that write the same columns; steps of a kind do.
-        groups: dict[tuple[str, ...], list[Row]] = {}
-        for delta in deltas:
-            row = {"of_id": delta.transition.instance_id, **delta.columns}
-            groups.setdefault(tuple(sorted(delta.columns)), []).append(row)
-        for rows in groups.values():
-            connection.execute(self._update, rows)
+        rows = [{OF_ID: delta.transition.instance_id, **delta.columns} for delta in deltas]
+        self._instances.update(connection, rows)
         execute_many(connection, self._remove_parts, [row for delta in deltas for row in delta.removed])
-        execute_many(connection, self._put_parts, [row for delta in deltas for row in delta.parts])
+        self._parts.put(connection, [row for delta in deltas for row in delta.parts])
         waiting = {delta.transition.instance_id: delta.waits for delta in deltas if delta.waits is not None}
         self._replace(connection, self._remove_waits, insert(self._tables.waits), waiting)
         asked = {delta.transition.instance_id: delta.inbox for delta in deltas if delta.inbox is not None}

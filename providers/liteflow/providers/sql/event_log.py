@@ -71,18 +71,36 @@ class EventLog:
 
     def fitting(self, waits: Sequence[Wait], now: datetime, limit: int) -> list[Event]:
         """Events that fit any of the waits, at most `limit` for each, in order of time, then id."""
-        e, found, until = self._events.c, {}, to_micros(now)
+        wanted = {(topic(wait.name, wait.key), to_micros(wait.since)) for wait in waits}
+        found: dict[str, Event] = {}
+        for batch in batches(sorted(wanted)):
+            rows = self._together(batch, to_micros(now), limit)
+            found.update((row.id, _event(row)) for row in rows)
+        return sorted(found.values(), key=lambda event: (event.time, event.id))
+
+    def _together(self, wanted: Sequence[tuple[str, int]], until: int, limit: int) -> Sequence[Any]:
+        """Rows for all of these topics and times, by one query unless there are many."""
+        e = self._events.c
+        from_when: dict[str, int] = {}
+        for name, since in wanted:
+            from_when[name] = min(since, from_when.get(name, since))
+        earliest = min(from_when.values())
+        at_once = select(self._events).where(
+            e.topic.in_(list(from_when)), e.time >= earliest, e.time <= until
+        )
+        rows = self._db.read(lambda c: c.execute(at_once.limit(limit)).all())
+        if len(rows) < limit:
+            return [row for row in rows if row.time >= from_when[row.topic]]
+        # There may be more for one of them: each on its own.
         queries = [
             select(self._events)
-            .where(e.topic == topic(name, key), e.time >= to_micros(since), e.time <= until)
+            .where(e.topic == name, e.time >= since, e.time <= until)
             .order_by(e.time, e.id)
             .limit(limit)
-            for name, key, since in {(wait.name, wait.key, wait.since) for wait in waits}
+            for name, since in wanted
         ]
-        if queries:
-            pages = self._db.read(lambda c: [c.execute(query).all() for query in queries])
-            found = {row.id: _event(row) for page in pages for row in page}
-        return sorted(found.values(), key=lambda event: (event.time, event.id))
+        pages = self._db.read(lambda c: [c.execute(query).all() for query in queries])
+        return [row for page in pages for row in page]
 
     def hold(self, now: datetime, hold_until: datetime, limit: int) -> list[Event]:
         """Unprocessed events that are due, which they are not again before `hold_until`."""

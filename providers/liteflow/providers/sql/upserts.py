@@ -19,11 +19,16 @@ def insert_missing(table: Table, dialect: str) -> Any:
 
 def put(table: Table, dialect: str) -> Any:
     """Inserts a row, or writes it over the one of its primary key."""
-    others = [column.name for column in table.columns if not column.primary_key]
     if dialect == "mysql":
+        others = [column.name for column in table.columns if not column.primary_key]
         statement = mysql.insert(table)
         return statement.on_duplicate_key_update({name: statement.inserted[name] for name in others})
-    insert = _insert(table, dialect)
+    return overwriting(_insert(table, dialect), table)
+
+
+def overwriting(insert: Any, table: Table) -> Any:
+    """An INSERT of SQLite or PostgreSQL that writes over rows of the same primary key."""
+    others = [column.name for column in table.columns if not column.primary_key]
     return insert.on_conflict_do_update(
         index_elements=list(table.primary_key), set_={name: insert.excluded[name] for name in others}
     )

@@ -33,7 +33,9 @@ def from_micros(number: int) -> datetime:
 
 
 def _to_text(time: datetime) -> str:
-    return time.astimezone(timezone.utc).isoformat(timespec="microseconds")[:-6] + "Z"
+    if time.tzinfo is not timezone.utc:
+        time = time.astimezone(timezone.utc)
+    return time.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def _from_text(text: str) -> datetime:
