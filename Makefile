@@ -36,9 +36,9 @@ lint: $(VENV)/test.stamp ## ruff and mypy --strict
 
 check: lint test ## What CI runs
 
-bench: setup ## Measurements on real servers; NAME="W1 W2", RUNS=5, PEERS=restate,dbos
+bench: setup ## Measurements, see bench/README.md; NAME="W1 W2" RUNS=5 PEERS=restate,dbos
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,bench]'
-	@$(BIN)/python -m bench $(NAME) --runs $(or $(RUNS),5) --peers "$(PEERS)" $(ARGS)
+	@$(BIN)/python -m bench $(NAME) $(if $(RUNS),--runs $(RUNS)) $(if $(PEERS),--peers $(PEERS)) $(ARGS)
 
 compose-check: ## The compose file for real: three workers, one killed, orders from Node.js (needs Docker)
 	@deploy/check-compose.sh

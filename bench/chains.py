@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from bench import handwritten
 from bench.flows import Chain
 from bench.harness import Env, Figures, Target, Workload, rate
-from bench.peers import chain_rates
+from bench.peers import TITLES, chain_rates
 
 
 def drain(env: Env, workers: int, count: int, options: Sequence[str] = (), way: Env | None = None) -> float:
@@ -92,5 +92,9 @@ WORKLOAD = Workload(
             16.0,
         ),
     ],
-    reference="hand-written,",
+    references={
+        "LiteFlow,": "hand-written,",
+        "LiteFlow with submit,": "hand-written with submit,",
+        **dict.fromkeys(TITLES, "hand-written,"),
+    },
 )

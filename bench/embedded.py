@@ -42,5 +42,5 @@ WORKLOAD = Workload(
     "workflows/s",
     run,
     [Target("to the original", lambda f: f["LiteFlow"] / f.get("original", math.nan), 3.0, 5.0)],
-    reference="original",
+    references={"LiteFlow": "original"},
 )

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,7 +53,8 @@ class Target:
 class Workload:
     """One thing to measure. `run` measures it once, beside its references, and with small numbers if asked.
 
-    `reference`: so begin the names of the series that the others are compared with; the best one counts.
+    `references`: series whose names begin with a key are compared with the best of those whose names begin
+    with its value.
     `plotted`: the series that the plot shows, where not all have one unit.
     """
 
@@ -62,7 +63,7 @@ class Workload:
     unit: str
     run: Callable[[Env, bool], Figures]
     targets: Sequence[Target] = ()
-    reference: str | None = None
+    references: Mapping[str, str] = field(default_factory=dict)
     plotted: Sequence[str] = ()
 
 

@@ -74,12 +74,13 @@ def medians(runs: Runs) -> Figures:
 
 
 def ratios(workload: Workload, runs: Runs) -> Figures:
-    """Each series' median to that of the best reference; nothing without a reference."""
-    middle = medians(runs)
-    if workload.reference is None:
-        return {}
-    references = [value for name, value in middle.items() if name.startswith(workload.reference)]
-    return {name: value / max(references) for name, value in middle.items()} if references else {}
+    """The median of each series that has a reference, to that of the best one."""
+    middle, found = medians(runs), Figures()
+    for kind, reference in workload.references.items():
+        others = [value for name, value in middle.items() if name.startswith(reference)]
+        if others:
+            found |= {name: value / max(others) for name, value in middle.items() if name.startswith(kind)}
+    return found
 
 
 def verdicts(workload: Workload, runs: Runs) -> list[dict[str, Any]]:
@@ -115,7 +116,7 @@ def table(workload: Workload, runs: Runs) -> str:
     to_reference = ratios(workload, runs)
     rows = []
     for name, values in series(runs).items():
-        ratio = [figure(to_reference[name])] if to_reference else []
+        ratio = [figure(to_reference.get(name))] if to_reference else []
         spread = f"{figure(min(values))} to {figure(max(values))}"
         rows.append([name, figure(statistics.median(values)), spread, *ratio, str(len(values))])
     heads = [
@@ -185,10 +186,11 @@ def write(folder: Path, about: Mapping[str, Any], results: Mapping[Workload, Run
 
 def _about(about: Mapping[str, Any]) -> str:
     of = about["machine"]
-    found = {**about["servers"], **about["clients"], **about["peers"]}
-    versions = ", ".join(f"{name} {number}" for name, number in found.items())
-    return (
+    lines = [
         f"{about['time']}, revision {about['revision']}, {of['cpus']} CPUs ({of['processor']}),"
-        f" {of['memory_gib']} GiB, {of['system']}; load average at the start {of['load_average'][0]:.1f};"
-        f" {versions}."
-    )
+        f" {of['memory_gib']} GiB, {of['system']}; load average at the start {of['load_average'][0]:.1f}."
+    ]
+    for kind in ("servers", "clients", "peers"):
+        found = ", ".join(f"{name} {number}" for name, number in about[kind].items())
+        lines.append(f"{kind.capitalize()}: {found or 'none'}.")
+    return "\n".join(lines)
