@@ -36,9 +36,9 @@ lint: $(VENV)/test.stamp ## ruff and mypy --strict
 
 check: lint test ## What CI runs
 
-bench: setup ## Measurements on real servers; NAME="W1 W2", RUNS=5, PEERS=restate,dbos
+bench: setup ## Measurements, see bench/README.md; NAME="W1 W2" RUNS=5 PEERS=restate,dbos
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,bench]'
-	@$(BIN)/python -m bench $(NAME) --runs $(or $(RUNS),5) --peers "$(PEERS)" $(ARGS)
+	@$(BIN)/python -m bench $(NAME) $(if $(RUNS),--runs $(RUNS)) $(if $(PEERS),--peers $(PEERS)) $(ARGS)
 
 MESSAGES ?= 100000
 fuzz: $(VENV)/test.stamp ## Hostile messages and stored documents at gateway and codec: MESSAGES=1000000 SEED=1

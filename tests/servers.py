@@ -231,6 +231,8 @@ class RabbitServer(LocalServer):
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            # So the script becomes the server; else it stays its parent, and the server outlives us.
+            "RUNNING_UNDER_SYSTEMD": "1",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none",
         }
 
