@@ -67,10 +67,11 @@ _BY_TYPE: dict[Any, Conversion] = {
 
 
 def _conversion_for(hint: Any) -> Conversion:
-    """By the type of a field, which may be optional."""
-    if hint not in _BY_TYPE:
-        (hint,) = (one for one in get_args(hint) if one is not type(None))
-    return _BY_TYPE[hint]
+    """By the type of a field, which may be optional. What is of no simple type its store checks."""
+    kinds = [one for one in get_args(hint) if one is not type(None)]
+    if hint not in _BY_TYPE and len(kinds) == 1:
+        (hint,) = kinds
+    return _BY_TYPE.get(hint, SAME)
 
 
 def enumeration(kind: Callable[[int], Any]) -> Conversion:

@@ -134,17 +134,17 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_message_takes_long(gateway: Gateway, name: str) -> None:
     assert len(BOMBS[name]) < MAX_BODY
-    began = time.process_time()
+    began = time.thread_time()
     outcome = start(gateway, BOMBS[name])
-    assert time.process_time() - began < CPU_LIMIT
+    assert time.thread_time() - began < CPU_LIMIT
     if isinstance(outcome, Refusal):
         assert len(outcome.reason) <= 1000
 
 
 def test_no_value_takes_long_to_encode() -> None:
-    began = time.process_time()
+    began = time.thread_time()
     codec.encode({"k" * 1_000_000: [1] * 200_000})
-    assert time.process_time() - began < CPU_LIMIT
+    assert time.thread_time() - began < CPU_LIMIT
 
 
 def test_an_error_names_its_place_shortly_however_long_the_keys_are() -> None:

@@ -90,13 +90,13 @@ BOMBS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_stored_value_takes_long(name: str) -> None:
-    began = time.process_time()
+    began = time.thread_time()
     for read in (codec.decode, codec.to_json):
         try:
             read(BOMBS[name])
         except DataError as exc:
             assert len(str(exc)) < 1000
-    assert time.process_time() - began < 1
+    assert time.thread_time() - began < 1
 
 
 class Plainest:

@@ -62,7 +62,9 @@ class EventLog:
             documents = list(self._collection.find({"$or": together}).limit(limit))
             if len(documents) == limit:  # there may be more for one of them: each on its own
                 return self._fitting_each(waits, now, limit)
-            found.update((document["_id"], event_from_document(document)) for document in documents)
+            found.update(
+                (event.id, event) for event in readable_ones("event", event_from_document, documents)
+            )
         return sorted(found.values(), key=lambda event: (event.time, event.id))
 
     def _fitting_each(self, waits: Sequence[Wait], now: datetime, limit: int) -> list[Event]:
