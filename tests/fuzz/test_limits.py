@@ -21,7 +21,7 @@ from liteflow.core.models import DefinitionRecord
 from liteflow.worker.gateway import MAX_BODY, Gateway
 from liteflow.worker.times import parse_time
 
-CPU_LIMIT = 1.0
+CPU_LIMIT = 3.0
 """Seconds of this process's CPU that one hostile message or document may take."""
 
 
