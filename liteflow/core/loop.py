@@ -164,15 +164,15 @@ class Loop:
     # ------------------------------------------------------------------------------------- the thread
 
     def _serve(self) -> None:
-        asked = math.inf  # the time of the timers that were asked for last
+        asked: float | None = None  # the time of the timers that are about to be run
         while not self._ended:
             next_timer = self._next_timer
             try:
-                if next_timer == asked:  # they are about to be run
+                if next_timer in (asked, math.inf):
                     mine = self._signals.get()
                 else:
-                    left = next_timer - time.monotonic()
-                    mine = self._signals.get(timeout=None if left == math.inf else max(left, 0.0))
+                    mine = self._signals.get(timeout=max(next_timer - time.monotonic(), 0.0))
+                asked = None  # they may have been asked for a moment too early
             except queue.Empty:
                 asked = next_timer
                 self.post(self._run_timers)

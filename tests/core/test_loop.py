@@ -136,3 +136,21 @@ def test_a_timer_runs_in_time_however_much_is_posted() -> None:
     loop.start()
     assert due.wait(10)
     loop.stop()
+
+
+def test_timers_that_are_asked_for_a_moment_too_early_are_asked_for_again() -> None:
+    loop = Loop("test")
+    original, early, due = loop._run_timers, [True], threading.Event()
+
+    def run_timers() -> None:
+        if early:  # as when the wait for them has ended before their time
+            early.clear()
+            loop._signals.put(False)
+        else:
+            original()
+
+    loop._run_timers = run_timers  # type: ignore[method-assign]
+    loop.later(0.01, due.set)
+    loop.start()
+    assert due.wait(10)
+    loop.stop()
