@@ -4,6 +4,7 @@ import gc
 import threading
 import weakref
 from functools import partial
+from queue import Empty, SimpleQueue
 
 from servers import wait_for
 
@@ -140,17 +141,23 @@ def test_a_timer_runs_in_time_however_much_is_posted() -> None:
 
 def test_timers_that_are_asked_for_a_moment_too_early_are_asked_for_again() -> None:
     loop = Loop("test")
-    original, early, due = loop._run_timers, [True], threading.Event()
+    waits, due = list[float](), threading.Event()
 
-    def run_timers() -> None:
-        if early:  # as when the wait for them has ended before their time
-            early.clear()
-            loop._signals.put(False)
-        else:
-            original()
+    class Impatient(SimpleQueue[bool]):
+        """Its first wait for a timer ends before the time."""
 
-    loop._run_timers = run_timers  # type: ignore[method-assign]
-    loop.later(0.01, due.set)
+        def get(self, block: bool = True, timeout: float | None = None) -> bool:
+            if timeout is not None:
+                waits.append(timeout)
+                if len(waits) == 1:
+                    raise Empty
+            return super().get(block, timeout)
+
+    loop._signals = Impatient()
     loop.start()
-    assert due.wait(10)
+    loop.post(lambda: None)
+    wait_for("the loop rests", lambda: not loop._owned)
+    loop.post(lambda: (loop.later(0.3, due.set), None)[1])
+    assert due.wait(5)
+    assert len(waits) > 1
     loop.stop()
