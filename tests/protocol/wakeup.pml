@@ -74,7 +74,7 @@
 #define SLEEPS(p)    (TIMERS && p == EVENTS + 1)
 #define SUSPENDED(k) (k == 1)   /* k: requests that were applied */
 #define READY(p, k)  (p < END && !SUSPENDED(k) && !WAITS(p) && (!SLEEPS(p) || I[i].past))
-#define TAKES(p, k)  (WAITS(p) && !SUSPENDED(k) && logged > taken)
+#define WAKE(p, k)   (p == END || SUSPENDED(k) -> NEVER : (SLEEPS(p) && !I[i].past -> TIMER : LATE))
 
 /* wake_at. TIMER is the end of the sleep. LATE and EARLY, after and before that, are what is there for safety:
    a lease's end, a grace, a hold. Those may come at any moment. A greater number is an earlier time. */
@@ -136,10 +136,7 @@ inline store(i) {
     :: result || found -> I[i].begun = 0; for (k : 1 .. WORKERS) { ran[k] = ran[k] && at[k] != i + 1 }
     :: else
     fi;
-    if
-    :: I[i].position == END || SUSPENDED(inbox) -> I[i].wake = NEVER
-    :: else -> I[i].wake = (SLEEPS(I[i].position) && !I[i].past -> TIMER : LATE)
-    fi;
+    I[i].wake = WAKE(I[i].position, inbox);
     if :: KEPT(WAIT_IN_STATE) -> I[i].waiting = WAITS(I[i].position) :: else fi;
     I[i].applied = inbox; I[i].inbox = inbox; I[i].revision = revision + 1; I[i].token = w;
     I[i].sent = 0; I[i].held = 0; moved(i); same[w] = 1
@@ -224,7 +221,7 @@ committed:  unseen = result || found || (SUSPENDED(applied) && KEPT(LOOK_RESUMED
             if :: result -> position++ :: found && !result -> position++; taken++ :: else fi;
             revision++; applied = inbox; result = 0; found = 0;
             unseen = unseen && WAITS(position) && !SUSPENDED(applied);
-            wake = (SLEEPS(position) && !SUSPENDED(applied) -> TIMER : LATE);
+            wake = WAKE(position, applied);
             if
             :: !KEPT(WAIT_IN_STATE) || !KEPT(REMEMBERING)
             :: KEPT(WAIT_IN_STATE) && KEPT(REMEMBERING) && !(unseen && KEPT(LOOK_AFTER)) ->
@@ -335,7 +332,10 @@ proctype Dispatcher() {
     byte e, found;
 end_wait:
     atomic { announced != 0 -> e = (announced & 1 -> 0 : 1); dispatching = 1 }
-    atomic { for (k : 0 .. INSTANCES - 1) { found = found | (I[k].waiting << k) } }
+    atomic {
+        if :: processed & (1 << e) -> goto done :: else fi;
+        for (k : 0 .. INSTANCES - 1) { found = found | (I[k].waiting << k) }
+    }
     atomic {
         MAY_DIE;
         if :: !KEPT(WAKE_FIRST) -> processed = processed | (1 << e) :: else fi
@@ -346,6 +346,7 @@ end_wait:
         if :: found & 2 -> send(INSTANCES - 1) :: else fi
     }
     atomic { MAY_DIE; processed = processed | (1 << e) }
+done:
     atomic {
         MAY_DIE;
         announced = announced & ~(1 << e);
