@@ -111,6 +111,10 @@ class Hops(abc.ABC):
         """Load the instance, under the lease."""
 
     @abc.abstractmethod
+    def _pause(self, act: Activation, problem: Exception) -> None:
+        """A backend is away: try again later, or give the wake-ups back."""
+
+    @abc.abstractmethod
     def _park(self, act: Activation, revision: int, reason: str, needs: str) -> None:
         """Set the instance aside, for a reason outside the workflow."""
 

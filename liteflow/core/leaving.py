@@ -24,7 +24,10 @@ log = logging.getLogger("liteflow.runner")
 
 
 class Leaving(Hops):
-    """Out of an instance, in the order that loses nothing: commit, look, release, send, acknowledge."""
+    """Out of an instance, in the order that loses nothing.
+
+    Commit, look, clear `wake_at`, release, send, acknowledge.
+    """
 
     def _leave(self, act: Activation) -> None:
         """Give the lease back; what happens then depends on whether somebody was turned away by it."""
@@ -34,9 +37,42 @@ class Leaving(Hops):
             act.committed = False
             view = self._view(act, act.instance)
             observe = partial(self._hooks.observe, "execute", view)
-            self._calls.hooks.put(observe, lambda _: self._give_lease_back(act))
+            self._calls.hooks.put(observe, lambda _: self._settle(act))
         else:
+            self._settle(act)
+
+    def _settle(self, act: Activation) -> None:
+        """If all is done, `wake_at` need not cover this holder's death any more.
+
+        Before the release, and with the message in hand: who is turned away meanwhile relies on
+        `wake_at`, also where it was early enough already, which no comparison tells. But they leave a
+        mark, and if this process dies its message comes back; either way somebody looks again.
+        """
+        instance, now = act.instance, self._persistence.now()
+        left = act.lease is None or act.inputs or act.again
+        if instance is None or left or self._left_undone(act, instance, now):
             self._give_lease_back(act)
+            return
+        at = engine.wake_at(instance, now, None)
+        if act.unsent and at is not None:
+            at = max(at, now + timedelta(seconds=self._settings.wake_grace))  # not again at once
+        if at == instance.wake_at and instance.parked is None:
+            self._give_lease_back(act)
+            return
+        move = WakeMove(instance.id, instance.revision, instance.inbox_sequence, instance.wake_at, at)
+
+        def moved(result: object) -> None:
+            if isinstance(result, Exception):  # it may come true later: the message must not be gone by then
+                self._release_then(act, partial(self._pause, act, result))
+                return
+            instance.wake_at, instance.parked = at, None
+            self._give_lease_back(act)
+
+        self._calls.move.put(move, moved)
+
+    def _left_undone(self, act: Activation, instance: Instance, now: datetime) -> bool:
+        """Could somebody go on at once, or was a look into the event log cut off?"""
+        return self._unfinished(instance, now) or self._unchecked(act) or act.looking > 0
 
     def _give_lease_back(self, act: Activation) -> None:
         lease, act.lease = act.lease, None
@@ -59,7 +95,7 @@ class Leaving(Hops):
         over = instance is None or instance.status.ended
         now = self._persistence.now()
         look_again = bool(act.inputs) or act.again or (clean is not True and not over)
-        unfinished = instance is not None and (self._unfinished(instance, now) or self._unchecked(act))
+        unfinished = instance is not None and self._left_undone(act, instance, now)
         if self._draining and not act.inputs:
             unseen = look_again or unfinished
             self._hand_back(act, instance, unseen)
@@ -69,7 +105,7 @@ class Leaving(Hops):
             self._send_on(act, instance)
         else:
             if instance is not None:
-                self._settle(act, instance, now)
+                self._tell_scheduler(instance, now)
             self._done(act)
 
     @staticmethod
@@ -79,32 +115,33 @@ class Leaving(Hops):
             return False
         return bool(engine.conditional(act.instance, act.definition))
 
-    def _settle(self, act: Activation, instance: Instance, now: datetime) -> None:
-        """The lease was given back cleanly: `wake_at` need not cover its holder's death any more."""
-        at = engine.wake_at(instance, now, None)
-        if act.unsent and at is not None:
-            at = max(at, now + timedelta(seconds=self._settings.wake_grace))  # not again at once
-        if at != instance.wake_at or instance.parked is not None:
-            self._calls.move.put(WakeMove(instance.id, instance.revision, instance.wake_at, at), ignore)
+    def _tell_scheduler(self, instance: Instance, now: datetime) -> None:
+        """It may sleep for longer than this instance does."""
+        at = instance.wake_at
         if at is not None and (at - now).total_seconds() < self._settings.poll_interval:
             self._queue.notify(DUE_TOPIC, str(at.timestamp()))
 
     def _send_on(self, act: Activation, instance: Instance) -> None:
-        """There is more to do, for anybody: send the id, then acknowledge."""
+        """There is more to do, for anybody: send the id, then acknowledge what came before that."""
         message = Message(
             workflow_queue(instance.workflow_definition_id, instance.version), instance.id,
             instance.traceparent,
         )  # fmt: skip
+        deliveries, act.deliveries, act.again = act.deliveries, [], False
 
         def sent(result: object) -> None:
             if isinstance(result, Exception):  # wake_at is the lease's end: nothing is lost
-                for delivery in act.deliveries:
+                for delivery in deliveries:
                     delivery.nack()
-                act.deliveries = []
             else:
                 grace = self._persistence.now() + timedelta(seconds=self._settings.wake_grace)
-                move = WakeMove(instance.id, instance.revision, instance.wake_at, grace, message_sent=True)
+                move = WakeMove(
+                    instance.id, instance.revision, instance.inbox_sequence, instance.wake_at, grace,
+                    message_sent=True,
+                )  # fmt: skip
                 self._calls.move.put(move, ignore)
+                for delivery in deliveries:
+                    delivery.ack()
             self._done(act)
 
         self._calls.send.put(message, sent)
@@ -119,15 +156,15 @@ class Leaving(Hops):
             else:
                 delivery.ack()
         if not unseen and instance is not None:
-            self._settle(act, instance, self._persistence.now())
+            self._tell_scheduler(instance, self._persistence.now())
         act.deliveries = []
         self._done(act)
 
     def _done(self, act: Activation) -> None:
+        if act.inputs or act.again:
+            self._begin(act)  # what came meanwhile is acknowledged when somebody has looked
+            return
         for delivery in act.deliveries:
             delivery.ack()
         act.deliveries = []
-        if act.inputs or act.again:
-            self._begin(act)
-        else:
-            self._forget(act)
+        self._forget(act)

@@ -215,7 +215,10 @@ class MemoryPersistenceProvider(PersistenceProvider):
                 if record is None:
                     continue
                 instance = record.instance
-                if (instance.revision, instance.wake_at) == (move.revision, move.expected):
+                if (instance.revision, instance.inbox_sequence) != (move.revision, move.inbox_sequence):
+                    continue
+                current, new = instance.wake_at, move.new
+                if current == move.expected or (current is not None and new is not None and new < current):
                     self._set_wake(instance, move.new)
                     instance.message_sent = move.message_sent
                     instance.parked = None

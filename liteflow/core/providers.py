@@ -103,13 +103,15 @@ class ClaimRenewal:
 
 @dataclass(frozen=True, slots=True)
 class WakeMove:
-    """Asks to set `wake_at` to `new`, if revision and wake_at still are as they were read.
+    """Asks to set `wake_at` to `new`, if revision, inbox_sequence and wake_at still are as they were read.
 
-    `message_sent` tells that a wake-up was sent, so that `new` is when it counts as lost.
+    Where it only lowers `wake_at`, that need not be as it was read. `message_sent` tells that a wake-up
+    was sent, so that `new` is when it counts as lost.
     """
 
     instance_id: str
     revision: int
+    inbox_sequence: int
     expected: datetime | None
     new: datetime | None
     message_sent: bool = False
@@ -210,8 +212,10 @@ class PersistenceProvider(Provider):
 
     @abc.abstractmethod
     def move_wake(self, moves: Sequence[WakeMove]) -> None:
-        """Set `wake_at` where nothing has changed since it was read.
+        """Set `wake_at` where nothing has changed since it was read, or where that lowers it.
 
+        A request that came in between is a change, also where it found `wake_at` early enough: it relies
+        on it. To lower it hides nothing, so only revision and inbox have to be as they were.
         Clears the hold, its count and `parked`: who asks for this has looked. Need not be durable, nor seen
         by `load` at once: losing it costs a needless look.
         """

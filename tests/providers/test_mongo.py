@@ -512,7 +512,7 @@ QUERIES: dict[str, Callable[[PersistenceProvider], Any]] = {
     "history": lambda p: p.history("x"),
     "errors": lambda p: p.errors("x", 10),
     "lower_wake": lambda p: p.lower_wake({"x": T0}),
-    "move_wake": lambda p: p.move_wake([WakeMove("x", 1, T0, T0), WakeMove("x", 1, None, None)]),
+    "move_wake": lambda p: p.move_wake([WakeMove("x", 1, 0, T0, T0), WakeMove("x", 1, 0, None, None)]),
     "commit": lambda p: p.commit([step(new_instance())]),
     "request": lambda p: p.request("x", _request(), T0),
     "take_activity": lambda p: p.take_activity("paint", "me", "t", after(10), after(60)),

@@ -28,7 +28,7 @@ PERIODIC: dict[str, Callable[[PersistenceProvider], Any]] = {
     "take_activity": lambda p: p.take_activity("paint", "me", new_id(), after(10), after(60)),
     "activity": lambda p: p.activity("t7"),
     "lower_wake": lambda p: p.lower_wake({"x": T0}),
-    "move_wake": lambda p: p.move_wake([WakeMove("x", 1, T0, T0), WakeMove("x", 1, None, None)]),
+    "move_wake": lambda p: p.move_wake([WakeMove("x", 1, 0, T0, T0), WakeMove("x", 1, 0, None, None)]),
     "renew_claims": lambda p: p.renew_claims([ClaimRenewal("x", "1", _CLAIM, after(60))]),
     "load": lambda p: p.load(["x", "y"]),
     "commit": lambda p: p.commit(

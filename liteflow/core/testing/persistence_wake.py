@@ -135,23 +135,44 @@ class WakeContract:
         self, provider: PersistenceProvider, before: datetime | None, new: datetime | None
     ) -> None:
         instance = created(provider, wake_at=before, message_sent=True)
-        provider.move_wake([WakeMove(instance.id, instance.revision, before, new)])
+        provider.move_wake([WakeMove(instance.id, instance.revision, 0, before, new)])
         expected = replace(instance, wake_at=new, message_sent=False)
         # It may take a moment until `load` sees it, as it need not be durable.
         until(lambda: loaded(provider, instance.id) == expected)
+
+    @pytest.mark.parametrize("new", [None, after(60)])
+    def test_move_wake_hides_no_request(self, provider: PersistenceProvider, new: datetime | None) -> None:
+        """One that came since the load relies on `wake_at`, also where it did not have to lower it."""
+        instance = created(provider, wake_at=T0)
+        provider.request(instance.id, Request("suspend", new_id(), T0), T0)
+        provider.move_wake([WakeMove(instance.id, instance.revision, 0, T0, new)])
+        # What is written later is seen later: once this is there, the other would be.
+        provider.move_wake([WakeMove(instance.id, instance.revision, 1, T0, after(-1))])
+        until(lambda: _wake(provider, instance) == after(-1))
+
+    def test_move_wake_lowers_without_comparing_wake_at(self, provider: PersistenceProvider) -> None:
+        """To lower it hides nothing; and a time that somebody waits for must not be missed."""
+        later = created(provider, wake_at=after(60))
+        earlier = created(provider, wake_at=T0)
+        moves = [WakeMove(one.id, one.revision, 0, after(30), after(5)) for one in (later, earlier)]
+        provider.move_wake(moves)
+        until(lambda: _wake(provider, later) == after(5))
+        assert _wake(provider, earlier) == T0
 
     def test_move_wake_compares(self, provider: PersistenceProvider) -> None:
         instance = created(provider, wake_at=T0, revision=3)
         empty = created(provider, wake_at=None, revision=3)
         provider.move_wake(
             [
-                WakeMove(instance.id, 3, T0 + TICK, after(60)),
-                WakeMove(empty.id, 3, T0, after(60)),
-                WakeMove(new_id(), 3, T0, after(60)),
+                WakeMove(instance.id, 3, 0, T0 + TICK, after(60)),
+                WakeMove(empty.id, 3, 0, T0, after(60)),
+                WakeMove(new_id(), 3, 0, T0, after(60)),
             ]
         )
-        provider.move_wake([WakeMove(instance.id, 2, T0, after(60)), WakeMove(empty.id, 2, None, after(60))])
-        provider.move_wake([WakeMove(instance.id, 3, None, after(60))])
+        provider.move_wake(
+            [WakeMove(instance.id, 2, 0, T0, after(60)), WakeMove(empty.id, 2, 0, None, after(60))]
+        )
+        provider.move_wake([WakeMove(instance.id, 3, 0, None, after(60))])
         assert (_wake(provider, instance), _wake(provider, empty)) == (T0, None)
 
     # ------------------------------------------------------------------------------------ holds
@@ -175,7 +196,7 @@ class WakeContract:
         commit.apply(instance)
         assert _holds(provider, after(500)) == [0]
         assert _holds(provider, after(560)) == [1]
-        provider.move_wake([WakeMove(instance.id, instance.revision, after(620), after(700))])
+        provider.move_wake([WakeMove(instance.id, instance.revision, 0, after(620), after(700))])
         assert _holds(provider, after(700)) == [0]
 
     def test_due_ones_come_in_pages_earliest_first(self, provider: PersistenceProvider) -> None:
@@ -227,7 +248,7 @@ class WakeContract:
         assert provider.next_due() == after(30)
         instance = created(provider, wake_at=T0)
         assert provider.next_due() == T0
-        provider.move_wake([WakeMove(instance.id, instance.revision, T0, after(40) + TICK)])
+        provider.move_wake([WakeMove(instance.id, instance.revision, 0, T0, after(40) + TICK)])
         assert provider.next_due() == after(30)
         provider.mark_processed(["e"])
         assert provider.next_due() == after(40) + TICK
@@ -249,7 +270,7 @@ class CrashContract:
 
     def test_a_yield_says_that_a_wake_up_was_sent(self, provider: PersistenceProvider) -> None:
         instance = created(provider, wake_at=T0)
-        provider.move_wake([WakeMove(instance.id, 0, T0, after(5), message_sent=True)])
+        provider.move_wake([WakeMove(instance.id, 0, 0, T0, after(5), message_sent=True)])
         until(lambda: loaded(provider, instance.id).message_sent)
         assert loaded(provider, instance.id).wake_at == after(5)
 
@@ -342,7 +363,7 @@ class ParkContract:
         assert [one.instance_id for one in provider.parked("order", 2, mine[0].id, 10)] == [
             one.id for one in mine[1:]
         ]
-        provider.move_wake([WakeMove(mine[0].id, mine[0].revision, None, None)])
+        provider.move_wake([WakeMove(mine[0].id, mine[0].revision, 0, None, None)])
         until(lambda: mine[0].id not in [one.instance_id for one in provider.parked("order", 2, "", 10)])
         assert provider.parked("order", 3, "", 10) == []
 

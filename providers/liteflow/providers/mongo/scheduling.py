@@ -147,12 +147,18 @@ def _statement(condition: dict[str, Any], changes: Any) -> RawBSONDocument:
 def _move(move: WakeMove) -> RawBSONDocument:
     # None matches a field that is not there.
     expected = time_to_bson(move.expected) if move.expected is not None else None
-    same = {"_id": move.instance_id, "revision": move.revision, "wake_at": expected}
+    same: dict[str, Any] = {
+        "_id": move.instance_id,
+        "revision": move.revision,
+        "inbox_sequence": move.inbox_sequence,
+        "wake_at": expected,
+    }
     cleared = {"hold": "", "parked": ""}
     if not move.message_sent:
         cleared["message_sent"] = ""
     if move.new is None:
         return _statement(same, {"$unset": {**cleared, "wake_at": ""}})
+    same["$or"] = [{"wake_at": same.pop("wake_at")}, {"wake_at": {"$gt": time_to_bson(move.new)}}]
     sent = {"message_sent": True} if move.message_sent else {}
     return _statement(same, {"$set": {"wake_at": time_to_bson(move.new), **sent}, "$unset": cleared})
 

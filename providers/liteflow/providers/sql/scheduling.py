@@ -31,9 +31,12 @@ class Scheduling:
         lowered = case((i.wake_at <= at, i.wake_at), else_=at)
         self._lower = mine.where(or_(*not_ended)).values(wake_at=lowered, message_sent=False)
         same_revision = i.revision == bindparam("at_revision")
-        self._move = mine.where(
-            same_revision, i.wake_at.is_not_distinct_from(bindparam("expected", type_=BigInteger))
-        ).values(parked=None, is_parked=None, holds=0)
+        as_read = i.wake_at.is_not_distinct_from(bindparam("expected", type_=BigInteger))
+        lowers = i.wake_at > bindparam("lowest", type_=BigInteger)
+        same_inbox = i.inbox_sequence == bindparam("at_inbox")
+        self._move = mine.where(same_revision, same_inbox, or_(as_read, lowers)).values(
+            parked=None, is_parked=None, holds=0
+        )
         self._hold = mine.values(holds=i.holds + 1)
         self._count = mine.where(same_revision).values(crashes=i.crashes + bindparam("by"))
         self._park = mine.values(is_parked=1, wake_at=None, holds=0)
@@ -95,7 +98,9 @@ class Scheduling:
             {
                 "of_id": move.instance_id,
                 "at_revision": move.revision,
+                "at_inbox": move.inbox_sequence,
                 "expected": None if move.expected is None else to_micros(move.expected),
+                "lowest": None if move.new is None else to_micros(move.new),
                 "wake_at": None if move.new is None else to_micros(move.new),
                 "message_sent": move.message_sent,
             }
