@@ -180,8 +180,10 @@ def test_terminate_ends_it_whatever_it_is_doing(make_host: Hosts, busy: str) -> 
 
 
 def test_the_same_request_twice_does_the_same_as_once(make_host: Hosts) -> None:
-    log: list[str] = []
-    host = make_host(workflow(lambda b: b.wait_for("go", "k", LONG_AGO).then(note(log, "next"))))
+    gate, log = Gate(), list[str]()
+    host = make_host(
+        workflow(lambda b: b.wait_for("go", "k", LONG_AGO).then(gate.run).then(note(log, "next")))
+    )
     instance_id = start(host)
     until_waiting(host, instance_id)
     assert [host.suspend_workflow(instance_id) for _ in range(2)] == [True, True]
@@ -189,6 +191,7 @@ def test_the_same_request_twice_does_the_same_as_once(make_host: Hosts) -> None:
     assert host.suspend_workflow(instance_id)
     host.publish_event("go", "k")
     assert [host.resume_workflow(instance_id) for _ in range(2)] == [True, True]
+    gate.opened.set()
     until(host, instance_id, WorkflowStatus.COMPLETE)
     assert log == ["next"]
 
