@@ -205,12 +205,15 @@ class Fleet:
     def revive(self) -> None:
         """Note the processes that have ended by themselves, and start them again, as a supervisor does."""
         for slot in self.slots.values():
-            with slot.guard:
+            if not slot.guard.acquire(blocking=False):
+                continue  # somebody is at it
+            try:
                 if slot.meant_to_run and slot.process is not None and slot.process.poll() is not None:
-                    self.exits.append(
-                        Exit(slot.name, slot.process.returncode, time.monotonic(), False, slot.log)
-                    )
+                    code = slot.process.returncode
+                    self.exits.append(Exit(slot.name, code, time.monotonic(), False, slot.log))
                     self.run(slot.name)
+            finally:
+                slot.guard.release()
 
     # -------------------------------------------------------------------------------------------- servers
 

@@ -30,6 +30,7 @@ class Link:
         """Begin to forward; sets `port`."""
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=CHUNK)
         self.port = server.sockets[0].getsockname()[1]
+        self._proxy.opened(server)
 
     def cut(self) -> None:
         """Reset all connections that there are."""
@@ -62,8 +63,8 @@ class Link:
             writers.add(far_writer)
             self._writers.add(far_writer)
             await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
-        except OSError:
-            pass
+        except (OSError, asyncio.CancelledError):
+            pass  # the end of this connection, or of all: nobody else is told of either
         finally:
             for one in writers:
                 self._writers.discard(one)
@@ -82,6 +83,7 @@ class Proxy:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._servers: list[asyncio.Server] = []
         self._thread = threading.Thread(target=self._serve, name="chaos-proxy", daemon=True)
         self._thread.start()
 
@@ -94,6 +96,10 @@ class Proxy:
         self._run(link.listen())
         return link
 
+    def opened(self, server: asyncio.Server) -> None:
+        """Have a link's port closed at the end."""
+        self._servers.append(server)
+
     def call(self, action: Callable[[], object]) -> None:
         """Do something on the proxy's thread, soon."""
         self._loop.call_soon_threadsafe(action)
@@ -104,10 +110,15 @@ class Proxy:
     def close(self) -> None:
         """End; connections are cut."""
 
-        def end() -> None:
-            for task in asyncio.all_tasks(self._loop):
-                task.cancel()
-            self._loop.call_soon(self._loop.stop)
-
-        self._loop.call_soon_threadsafe(end)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._loop.close()
+
+    async def _end(self) -> None:
+        for server in self._servers:
+            server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

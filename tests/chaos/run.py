@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def _small_disk(folder: Path) -> Path:
     return disk
 
 
-def _ticker(fleet: Fleet, nemesis: Nemesis, began: float) -> object:
+def _ticker(fleet: Fleet, nemesis: Nemesis, began: float) -> Callable[[], None]:
     told = [began]
 
     def tick() -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from chaos.faults import KINDS, plan
@@ -48,7 +49,7 @@ def echo() -> Iterator[int]:
                 threading.Thread(target=answer, args=(connection,), daemon=True).start()
 
         def answer(connection: socket.socket) -> None:
-            with connection:
+            with connection, suppress(ConnectionError):
                 while data := connection.recv(1024):
                     connection.sendall(data)
 
