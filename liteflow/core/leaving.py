@@ -29,6 +29,9 @@ class Leaving(Hops):
     def _leave(self, act: Activation) -> None:
         """Give the lease back; what happens then depends on whether somebody was turned away by it."""
         act.phase = Phase.LEAVING
+        if act.counted:
+            self._count_back(act)
+            return
         if act.committed and act.instance is not None and self._hooks.workflow_middleware["execute"]:
             act.committed = False
             view = self._view(act, act.instance)
@@ -36,6 +39,13 @@ class Leaving(Hops):
             self._calls.hooks.put(observe, lambda _: self._give_lease_back(act))
         else:
             self._give_lease_back(act)
+
+    def _count_back(self, act: Activation) -> None:
+        """What was counted has not come true: this process lives. Stored before anybody else can look."""
+        assert act.instance is not None
+        act.counted = False
+        back = partial(self._persistence.count_crash, act.instance_id, act.instance.revision, -1)
+        self._calls.write.put(back, lambda _: self._leave(act))
 
     def _give_lease_back(self, act: Activation) -> None:
         lease, act.lease = act.lease, None
