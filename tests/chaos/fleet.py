@@ -151,14 +151,15 @@ class Fleet:
         slot = self.slots[name]
         slot.starts += 1
         slot.log = self.folder / f"{name}-{slot.starts}.log"
-        environment = dict(slot.environment)
+        environment, arguments = dict(slot.environment), slot.arguments
         if name == SHIFTED and FAKETIME.exists():
+            arguments = ["-m", "chaos.shifted", *arguments[2:]]
             environment["LD_PRELOAD"] = str(FAKETIME)
             environment["FAKETIME"] = f"{self.random.choice([-SHIFT, SHIFT]):+d}s"
             environment["FAKETIME_DONT_FAKE_MONOTONIC"] = environment["DONT_FAKE_MONOTONIC"] = "1"
         with slot.log.open("ab") as log:
             slot.process = subprocess.Popen(
-                [sys.executable, *slot.arguments],
+                [sys.executable, *arguments],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
