@@ -89,6 +89,21 @@ class LocalServer:
 
     def start(self) -> LocalServer:
         """Start it, and return when it answers."""
+        self.launch()
+        self.wait()
+        return self
+
+    def wait(self) -> None:
+        """Return when it answers. `ServerError` if it does not."""
+        try:
+            wait_for(f"{self.kind} answers", self._answers)
+        except AssertionError as exc:
+            tail = (self.folder / "log").read_text(errors="replace")[-2000:]
+            self.kill()
+            raise ServerError(f"{self.kind} did not start: {exc}\n{tail}") from exc
+
+    def launch(self) -> None:
+        """Start it, and return at once. It dies with the thread that calls this."""
         for command in self.commands():
             if not shutil.which(command[0]):
                 raise ServerError(f"{command[0]} is missing; `make setup` gets it")
@@ -106,13 +121,6 @@ class LocalServer:
                         start_new_session=True,
                     )
                 )
-        try:
-            wait_for(f"{self.kind} answers", self._answers)
-        except AssertionError as exc:
-            tail = (self.folder / "log").read_text(errors="replace")[-2000:]
-            self.kill()
-            raise ServerError(f"{self.kind} did not start: {exc}\n{tail}") from exc
-        return self
 
     def _answers(self) -> bool:
         if self.processes[-1].poll() is not None:
@@ -142,14 +150,15 @@ class LocalServer:
 
 
 class MongoServer(LocalServer):
-    """A standalone mongod, or a replica set of one."""
+    """A standalone mongod, or a replica set of one. `data` is where its files go, by default in `folder`."""
 
     kind = "mongod"
 
-    def __init__(self, replica_set: bool = False) -> None:
+    def __init__(self, replica_set: bool = False, data: Path | None = None) -> None:
         super().__init__()
         self.replica_set = replica_set
-        (self.folder / "db").mkdir()
+        self.data = data or self.folder / "db"
+        self.data.mkdir(exist_ok=True)
 
     @property
     def url(self) -> str:
@@ -158,7 +167,7 @@ class MongoServer(LocalServer):
 
     def commands(self) -> list[list[str]]:
         mongod = str(MONGOD) if MONGOD.exists() else "mongod"
-        command = [mongod, "--dbpath", str(self.folder / "db"), "--port", str(self.port)]
+        command = [mongod, "--dbpath", str(self.data), "--port", str(self.port)]
         command += ["--bind_ip", "127.0.0.1", "--wiredTigerCacheSizeGB", "0.5", "--nounixsocket"]
         return [command + (["--replSet", "rs0"] if self.replica_set else [])]
 

@@ -32,6 +32,9 @@ class Leaving(Hops):
     def _leave(self, act: Activation) -> None:
         """Give the lease back; what happens then depends on whether somebody was turned away by it."""
         act.phase = Phase.LEAVING
+        if act.counted:
+            self._count_back(act)
+            return
         self._end_turn(act)
         if act.committed and act.instance is not None and self._hooks.workflow_middleware["execute"]:
             act.committed = False
@@ -73,6 +76,13 @@ class Leaving(Hops):
     def _left_undone(self, act: Activation, instance: Instance, now: datetime) -> bool:
         """Could somebody go on at once, or was a look into the event log cut off?"""
         return self._unfinished(instance, now) or self._unchecked(act) or act.looking > 0
+
+    def _count_back(self, act: Activation) -> None:
+        """What was counted has not come true: this process lives. Stored before anybody else can look."""
+        assert act.instance is not None
+        act.counted, act.suspect = False, True  # what it is suspected of has not been tried
+        back = partial(self._persistence.count_crash, act.instance_id, act.instance.revision, -1)
+        self._calls.write.put(back, lambda _: self._leave(act))
 
     def _give_lease_back(self, act: Activation) -> None:
         lease, act.lease = act.lease, None
@@ -137,7 +147,7 @@ class Leaving(Hops):
                 grace = self._persistence.now() + timedelta(seconds=self._settings.wake_grace)
                 move = WakeMove(
                     instance.id, instance.revision, instance.inbox_sequence, instance.wake_at, grace,
-                    message_sent=True,
+                    message_sent=not act.suspect,  # who is sent a suspect has to know
                 )  # fmt: skip
                 self._calls.move.put(move, ignore)
                 for delivery in deliveries:

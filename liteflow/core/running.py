@@ -12,7 +12,7 @@ from functools import partial
 from liteflow.core import engine
 from liteflow.core.activation import Activation
 from liteflow.core.bodies import Check, Job
-from liteflow.core.hops import ALONE_FROM, Hops, ignore
+from liteflow.core.hops import ALONE_FROM, Hops
 from liteflow.core.inputs import (
     BodyClaimed,
     BodyEnded,
@@ -136,14 +136,6 @@ class Running(Hops):
         job.dropped = True
         if job.watch is not None:
             job.watch.cancel()
-        act = self._acts.get(job.instance.id)
-        others = any(other.began for other in act.busy.values()) if act is not None else False
-        if act is not None and act.counted and act.instance is not None and not others:
-            # It has not run: what was counted before has not come true.
-            act.counted, act.suspect = False, True
-            act.instance.crashes -= 1
-            back = partial(self._persistence.count_crash, act.instance.id, act.instance.revision, -1)
-            self._calls.write.put(back, ignore)
         return True
 
     def _ready(self, instance: Instance, now: datetime) -> list[Pointer]:

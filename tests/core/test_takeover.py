@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -26,7 +26,7 @@ from liteflow.core import (
 from liteflow.core.bodies import BodyRunner, Job
 from liteflow.core.inputs import BodyClaimed
 from liteflow.core.models import GIVEN_BACK, Claim, Instance
-from liteflow.core.providers import Message, workflow_queue
+from liteflow.core.providers import Lease, Message, Taken, workflow_queue
 from liteflow.core.slots import Slots
 
 RUNS: list[str] = []
@@ -114,6 +114,81 @@ def test_a_claim_given_back_in_good_order_counts_for_no_death(host: WorkflowHost
     instance_id = left_behind(host, GIVEN_BACK, crashes=2)
     host.start()
     ended(host, instance_id, WorkflowStatus.COMPLETE)
+
+
+def test_a_body_that_did_not_begin_before_the_lease_was_lost_counts_for_no_death() -> None:
+    crashes: list[int] = []
+
+    class Lock(LocalLockProvider):
+        def acquire(self, names: Sequence[str], ttl: float) -> list[Lease | Taken]:
+            got = super().acquire(names, ttl)
+            leases.extend(one for one in got if isinstance(one, Lease) and one.name == "workflow:left")
+            return got
+
+    class Slow(MemoryPersistenceProvider):
+        def count_crash(self, instance_id: str, revision: int, by: int) -> None:
+            super().count_crash(instance_id, revision, by)
+            if by > 0 and len(leases) == 1:
+                leases[0].expires = 0.0  # it took longer than the lease
+
+    class Watched(Workflow):
+        id = "one-step"
+
+        def build(self, builder: WorkflowBuilder) -> None:
+            def run(context: StepExecutionContext) -> None:
+                found = store.load(["left"])["left"]
+                assert isinstance(found, Instance)
+                crashes.append(found.crashes)
+
+            builder.start_with(run).id("work")
+
+    leases: list[Lease] = []
+    store = Slow()
+    options = {"poll_interval": 0.05, "lease_ttl": 0.5}
+    with configure_workflow_host(store, SingleNodeQueueProvider(), Lock(), **options) as host:
+        host.register_workflow(Watched)
+        ended(host, left_behind(host, crashes=1), WorkflowStatus.COMPLETE)
+    assert crashes == [2]  # the death before, and this run as long as it is not over
+
+
+def test_a_suspect_that_found_no_slot_stays_one() -> None:
+    """It is given back in good order, but what it is suspected of has not been tried."""
+    gate, occupied, crashes = threading.Event(), threading.Event(), list[int]()
+
+    class Watched(Workflow):
+        id = "one-step"
+
+        def build(self, builder: WorkflowBuilder) -> None:
+            def run(context: StepExecutionContext) -> None:
+                found = store.load(["left"])["left"]
+                assert isinstance(found, Instance)
+                crashes.append(found.crashes)
+
+            builder.start_with(run).id("work")
+
+    class Gated(Workflow):
+        id = "gated"
+
+        def build(self, builder: WorkflowBuilder) -> None:
+            builder.start_with(lambda context: (occupied.set(), gate.wait(10)))
+
+    class Returns(MemoryPersistenceProvider):
+        def count_crash(self, instance_id: str, revision: int, by: int) -> None:
+            super().count_crash(instance_id, revision, by)
+            returned.extend([by] if by < 0 else [])
+
+    returned: list[int] = []
+    store = Returns()
+    with configure_workflow_host(store, poll_interval=0.05, long_step=0.05, concurrency=1) as host:
+        host.register_workflow(Gated)
+        host.register_workflow(Watched)
+        host.start_workflow("gated")
+        assert occupied.wait(10)
+        instance_id = left_behind(host)
+        wait_for("it was given back", lambda: returned, 10)
+        gate.set()
+        ended(host, instance_id, WorkflowStatus.COMPLETE)
+    assert crashes == [1]
 
 
 def test_an_instance_that_was_never_begun_can_be_poison_too(host: WorkflowHost) -> None:

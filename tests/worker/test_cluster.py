@@ -17,7 +17,7 @@ from typing import Any
 import pika
 import pymongo
 import pytest
-from servers import wait_for
+from servers import MongoServer, wait_for
 
 from liteflow.core import Settings, WorkflowHost, WorkflowStatus
 from liteflow.core.room import Room
@@ -287,6 +287,20 @@ def test_a_step_that_kills_its_process_is_suspended_and_the_others_complete(clus
         "poison: the process that ran step kill died 3 times in a row"
     )
     wait_for("the others are complete", lambda: cluster.count(WorkflowStatus.COMPLETE) == 10, 60)
+
+
+def test_processes_that_begin_before_their_servers_wait_for_them(cluster: Cluster) -> None:
+    server = MongoServer()
+    try:
+        cluster.environment["LITEFLOW_STORE"] = f"{server.url}?serverSelectionTimeoutMS=100"
+        processes = [cluster.worker(), cluster.scheduler()]
+        for process in processes:
+            log: Path = process.log  # type: ignore[attr-defined]
+            wait_for("it waits", lambda log=log: "can't begin yet" in log.read_text(), 30)
+        server.start()
+        cluster.ready(*processes)
+    finally:
+        server.close()
 
 
 def test_secrets_stay_out_of_the_logs(cluster: Cluster) -> None:

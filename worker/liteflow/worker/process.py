@@ -10,6 +10,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
+
+from liteflow.core.errors import UnavailableError
+from liteflow.core.retry import backoff
+
+T = TypeVar("T")
 
 log = logging.getLogger("liteflow.process")
 
@@ -28,6 +34,21 @@ def healthy(within: float) -> bool:
         return time.time() - health_file().stat().st_mtime <= within
     except OSError:
         return False
+
+
+def when_available(begin: Callable[[], T], undo: Callable[[], object]) -> T:
+    """Do what needs the servers, again and again until they are all there. `undo` cleans up after a try.
+
+    So it does not matter whether servers or processes are started first.
+    """
+    for pause in backoff(0.2, 5.0):
+        try:
+            return begin()
+        except UnavailableError as exc:
+            log.warning("can't begin yet: %s; trying again in %.1f s", exc, pause)
+            undo()
+            time.sleep(pause)
+    raise AssertionError("backoff never ends")
 
 
 def run_until_signal(alive: Callable[[], object], ready: str) -> None:

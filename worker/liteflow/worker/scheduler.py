@@ -6,7 +6,7 @@ import logging
 
 from liteflow.core.poller import Poller
 from liteflow.core.settings import Settings
-from liteflow.worker.process import run_until_signal
+from liteflow.worker.process import run_until_signal, when_available
 from liteflow.worker.wiring import Servers
 
 log = logging.getLogger("liteflow.scheduler")
@@ -14,7 +14,8 @@ log = logging.getLogger("liteflow.scheduler")
 
 def run_scheduler(servers: Servers, settings: Settings) -> None:
     """Schedule until SIGTERM or SIGINT."""
-    host = servers.host(settings, scheduler=False).open()
+    host = servers.host(settings, scheduler=False)
+    when_available(host.open, host.stop)
     poller = Poller(host.persistence, host.queue, host.lock, settings)
     try:
         poller.start()

@@ -9,7 +9,7 @@ from liteflow.core.commands import CommandServer
 from liteflow.core.settings import Settings
 from liteflow.worker.gateway import Gateway
 from liteflow.worker.loading import load_workflows
-from liteflow.worker.process import run_until_signal
+from liteflow.worker.process import run_until_signal, when_available
 from liteflow.worker.wiring import Servers
 
 log = logging.getLogger("liteflow.worker")
@@ -25,7 +25,7 @@ def run_worker(servers: Servers, settings: Settings, targets: Sequence[str]) -> 
         load_workflows(host, target)
     commands = None
     try:
-        host.start()
+        when_available(host.start, host.stop)
         if isinstance(host.queue, CommandServer):
             commands = host.queue.serve_commands(Gateway(host).handle, COMMANDS_AT_ONCE)
         names = ", ".join(f"{d.id} version {d.version}" for d in host.registry.get_all())
