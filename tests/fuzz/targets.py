@@ -114,7 +114,8 @@ class GatewayTarget:
         """What was accepted is stored as it came, and can be loaded from MongoDB as it is here."""
         last, self._store.last = self._store.last, None
         if isinstance(last, Instance):
-            assert codec.same(codec.encode_data(codec.decode_data(last.data, None)), last.data)  # type: ignore[arg-type]
+            again: codec.Plain = codec.encode_data(codec.decode_data(last.data, None))  # type: ignore[assignment]
+            assert codec.same(again, last.data)  # type: ignore[arg-type]
             document = bson.encode(documents.instance_to_document(last, {}), codec_options=CODEC_OPTIONS)
             assert documents.instance_from_document(bson.decode(document, CODEC_OPTIONS)) == last
         elif isinstance(last, Event):

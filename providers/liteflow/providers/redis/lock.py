@@ -28,6 +28,9 @@ DRIFT_SHARE = 0.01
 DRIFT_LEAST = 0.002
 """Clocks of servers run at slightly different speeds: a lease counts as that much shorter, in seconds."""
 
+CHECKS = ((ACQUIRE, ("check", 1)), (EXTEND, ("check", 1)), (RELEASE, ("check",)))
+"""One of each, so that a user who may not is told when the process starts."""
+
 Calls = Sequence[tuple[str, Sequence[Any]]]
 
 
@@ -59,10 +62,12 @@ class RedisLockProvider(LockProvider):
         return f"RedisLockProvider({', '.join(master.name for master in self._masters)})"
 
     def open(self) -> None:
-        """Refused credentials raise `ProviderError`. Masters that are away are waited for in use."""
+        """Refused users and commands raise `ProviderError`. Masters that are away are waited for in use."""
         for master in self._masters:
             try:
                 master.ping()
+                for script, arguments in CHECKS:
+                    master.check(script, self._key("permitted"), *arguments)
             except UnavailableError:
                 continue
         if len(self._masters) > 1 and self._pool is None:
