@@ -74,12 +74,15 @@ class GatewayTarget:
 
     def __init__(self) -> None:
         self.handled = 0
-        self.outcomes: dict[str, int] = {}
+        self._host: WorkflowHost | None = None
         self._reset()
 
     def _reset(self) -> None:
+        if self._host is not None:
+            self._host.stop()
         self._store = Store()
-        host = WorkflowHost(self._store, SingleNodeQueueProvider(), LocalLockProvider(), Settings()).open()
+        queue, lock = SingleNodeQueueProvider(), LocalLockProvider()
+        self._host = host = WorkflowHost(self._store, queue, lock, Settings()).open()
         self._store.record_definitions([DefinitionRecord("order", 1, "f")])
         self._store.create([Instance("known", "order", 1, datetime(2026, 1, 1, tzinfo=timezone.utc))])
         self._gateway = Gateway(host)
