@@ -123,8 +123,9 @@ class SecuredRedis(RedisServer):
         files = f"--tls-cert-file {c.certificate} --tls-key-file {c.key} --tls-ca-cert-file {c.authority}"
         return [[program, *arguments, "--port", "0", *files.split(), "--tls-auth-clients", "no"]]
 
-    def admin(self) -> Any:
-        return redis.Redis(port=self.port, ssl=True, ssl_ca_certs=str(self.certificates.authority))
+    def admin(self, **user: str) -> Any:
+        """The default user, as long as it is on, or a named one."""
+        return redis.Redis(port=self.port, ssl=True, ssl_ca_certs=str(self.certificates.authority), **user)
 
     def probe(self) -> bool:
         with self.admin() as client:

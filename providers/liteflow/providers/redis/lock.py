@@ -28,8 +28,13 @@ DRIFT_SHARE = 0.01
 DRIFT_LEAST = 0.002
 """Clocks of servers run at slightly different speeds: a lease counts as that much shorter, in seconds."""
 
-CHECKS = ((ACQUIRE, ("check", 1)), (EXTEND, ("check", 1)), (RELEASE, ("check",)))
-"""One of each, so that a user who may not is told when the process starts."""
+CHECKS: tuple[tuple[str, tuple[str | int, ...]], ...] = (
+    (ACQUIRE, ("mine", 1000)),
+    (ACQUIRE, ("another's", 1000)),
+    (EXTEND, ("mine", 1000)),
+    (RELEASE, ("mine",)),
+)
+"""Each way through the scripts, so that a user who may not is told when the process starts."""
 
 Calls = Sequence[tuple[str, Sequence[Any]]]
 
@@ -66,8 +71,9 @@ class RedisLockProvider(LockProvider):
         for master in self._masters:
             try:
                 master.ping()
+                key = self._key(f"permitted:{secrets.token_hex(8)}")
                 for script, arguments in CHECKS:
-                    master.check(script, self._key("permitted"), *arguments)
+                    master.check(script, key, *arguments)
             except UnavailableError:
                 continue
         if len(self._masters) > 1 and self._pool is None:

@@ -52,12 +52,13 @@ class Master:
             raise LockUnavailableError(f"redis {self.name} does not answer: {type(exc).__name__}") from exc
 
     def check(self, script: str, key: str, *arguments: Any) -> None:
-        """Run a script that changes nothing. `ProviderError` if we may not; silent if nobody answers."""
+        """Run a script to see whether we may: `ProviderError` if not. Silent if nobody answers."""
         try:
             self._client.eval(script, 1, key, *arguments)
-        except NoPermissionError as exc:
-            raise ProviderError(f"redis {self.name} refuses what leases need on {key}: {exc}") from exc
         except RedisError as exc:
+            # What a script itself may not do is no error of a kind of its own.
+            if isinstance(exc, NoPermissionError) or "user executing the script" in str(exc):
+                raise ProviderError(f"redis {self.name} refuses what leases need on {key}: {exc}") from exc
             self._away(exc)
 
     def run(self, script: str, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[int | None]:
