@@ -1,4 +1,4 @@
-"""Hostile messages through a real RabbitMQ into a real store: the worker lives, and loses none of the others."""
+"""Hostile messages through a real RabbitMQ into a real store: the worker lives, and does the next one."""
 
 from __future__ import annotations
 
