@@ -91,7 +91,9 @@ def test_examples_print_what_the_page_says(
     assert capsys.readouterr().out == example.prints
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in PAGES])
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.stem) for page in (*PAGES, ROOT / "SECURITY.md")]
+)
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
     for target in re.findall(r"\]\(([^)]+)\)", text):

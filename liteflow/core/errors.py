@@ -83,7 +83,7 @@ class InstanceUnreadableError(LiteFlowError):
     """A stored instance has a format that this process does not know; a newer release wrote it."""
 
     def __init__(self, instance_id: str, format_version: object) -> None:
-        super().__init__(f"workflow {instance_id} is stored in format {format_version}")
+        super().__init__(f"workflow {instance_id} is stored in format {str(format_version)[:100]}")
         self.instance_id = instance_id
         self.format_version = format_version
 

@@ -74,12 +74,15 @@ class GatewayTarget:
 
     def __init__(self) -> None:
         self.handled = 0
-        self.outcomes: dict[str, int] = {}
+        self._host: WorkflowHost | None = None
         self._reset()
 
     def _reset(self) -> None:
+        if self._host is not None:
+            self._host.stop()
         self._store = Store()
-        host = WorkflowHost(self._store, SingleNodeQueueProvider(), LocalLockProvider(), Settings()).open()
+        queue, lock = SingleNodeQueueProvider(), LocalLockProvider()
+        self._host = host = WorkflowHost(self._store, queue, lock, Settings()).open()
         self._store.record_definitions([DefinitionRecord("order", 1, "f")])
         self._store.create([Instance("known", "order", 1, datetime(2026, 1, 1, tzinfo=timezone.utc))])
         self._gateway = Gateway(host)
@@ -114,7 +117,8 @@ class GatewayTarget:
         """What was accepted is stored as it came, and can be loaded from MongoDB as it is here."""
         last, self._store.last = self._store.last, None
         if isinstance(last, Instance):
-            assert codec.same(codec.encode_data(codec.decode_data(last.data, None)), last.data)  # type: ignore[arg-type]
+            again: codec.Plain = codec.encode_data(codec.decode_data(last.data, None))  # type: ignore[assignment]
+            assert codec.same(again, last.data)  # type: ignore[arg-type]
             document = bson.encode(documents.instance_to_document(last, {}), codec_options=CODEC_OPTIONS)
             assert documents.instance_from_document(bson.decode(document, CODEC_OPTIONS)) == last
         elif isinstance(last, Event):

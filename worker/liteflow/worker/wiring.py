@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
@@ -15,6 +16,8 @@ DEFAULT_STORE = "mongodb://localhost:27017/liteflow"
 DEFAULT_QUEUE = "amqp://guest:guest@localhost:5672/"
 DEFAULT_LOCK = "redis://localhost:6379/0"
 DEFAULT_PREFIX = "liteflow"
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,10 @@ class Servers:
 
 
 def _provider(kind: str, option: str, url: str, prefix: str) -> Any:
-    scheme = url.partition(":")[0].lower()
+    scheme, separator, _ = url.partition("://")
+    if not separator or not _SCHEME.fullmatch(scheme := scheme.lower()):
+        # What stands there is not repeated: it may be a password in the wrong place.
+        raise SettingsError(f"{option}: that is no URL; it begins with a scheme and ://")
     group = f"liteflow.{kind}"
     found = {entry.name: entry for entry in entry_points(group=group)}
     if scheme not in found:

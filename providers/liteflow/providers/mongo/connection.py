@@ -54,7 +54,7 @@ def connect(url: str, options: dict[str, Any]) -> Client:
     try:
         parse_uri(url, warn=False)  # else the client just warns of options that it does not understand
         client: Client = MongoClient(url, connect=False, **{**defaults, **options})
-    except (PyMongoError, ValueError, TypeError) as exc:
+    except (PyMongoError, ValueError, TypeError, OSError) as exc:  # it opens the files of certificates
         # The driver quotes parts of the URL, which may hold a password, so it gets no say here.
         if "@" in url:
             reason = f"{type(exc).__name__}; are user name and password percent-encoded?"

@@ -21,6 +21,7 @@ from liteflow.core.errors import ProviderError, StoreUnavailableError
 T = TypeVar("T")
 
 DUPLICATE_KEY = 11000
+UNAUTHORIZED = 13
 
 UNREACHABLE = (ConnectionFailure,)
 """The server is away or did not answer: with it AutoReconnect, NotPrimaryError, NetworkTimeout,
@@ -82,6 +83,10 @@ def _summary(exc: PyMongoError) -> str:
     if isinstance(exc, BulkWriteError):
         codes = sorted({error["code"] for error in write_errors(exc)})
         return f"a bulk write failed with codes {codes}"
+    if isinstance(exc, OperationFailure) and exc.code == UNAUTHORIZED:
+        # The server quotes the command that it refuses, which holds the users' data.
+        refused = str((exc.details or {}).get("errmsg", "")).partition(" {")
+        return f"the user may not do this: {refused[0]} {refused[2].split(':')[0].strip()}"[:500]
     return f"{type(exc).__name__}: {exc}"[:500]
 
 

@@ -6,6 +6,7 @@ Partial indexes hold only the documents that have the field: an ended instance, 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,12 @@ from bson.max_key import MaxKey
 from pymongo import ASCENDING, DESCENDING, IndexModel, WriteConcern
 from pymongo.collection import Collection
 from pymongo.database import Database
+from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
+
+from liteflow.providers.mongo.errors import UNAUTHORIZED
+
+log = logging.getLogger("liteflow.mongo")
 
 Documents = Collection[dict[str, Any]]
 
@@ -52,7 +58,18 @@ class Collections:
         )
 
     def create_indexes(self) -> None:
-        """Create those that are missing. The other collections live by their `_id` alone."""
+        """Create those that are missing. The other collections live by their `_id` alone.
+
+        A user who may not is taken for a client: the workers and schedulers create them.
+        """
+        try:
+            self._create_indexes()
+        except OperationFailure as exc:
+            if exc.code != UNAUTHORIZED:
+                raise
+            log.info("this user may not create indexes; a worker does that")
+
+    def _create_indexes(self) -> None:
         self.instances.create_indexes(
             [
                 _index("due", "wake_at", partial="wake_at"),

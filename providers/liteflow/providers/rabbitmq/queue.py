@@ -151,7 +151,7 @@ def _nodes(url: str, prefix: str) -> list[URLParameters]:
     for one in re.split(r",\s*(?=amqps?://)", url):
         try:
             node = URLParameters(one)
-        except (ValueError, TypeError):
+        except Exception:  # pika evaluates options as literals, opens certificates, and raises what comes
             # Neither the URL nor the driver's words about it are repeated: they may hold the password.
             raise SettingsError(
                 "the URL of the queue server is not valid; it should be like amqp://user:password@host:5672/vhost"

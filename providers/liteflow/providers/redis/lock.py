@@ -28,6 +28,14 @@ DRIFT_SHARE = 0.01
 DRIFT_LEAST = 0.002
 """Clocks of servers run at slightly different speeds: a lease counts as that much shorter, in seconds."""
 
+CHECKS: tuple[tuple[str, tuple[str | int, ...]], ...] = (
+    (ACQUIRE, ("mine", 1000)),
+    (ACQUIRE, ("another's", 1000)),
+    (EXTEND, ("mine", 1000)),
+    (RELEASE, ("mine",)),
+)
+"""Each way through the scripts, so that a user who may not is told when the process starts."""
+
 Calls = Sequence[tuple[str, Sequence[Any]]]
 
 
@@ -59,10 +67,13 @@ class RedisLockProvider(LockProvider):
         return f"RedisLockProvider({', '.join(master.name for master in self._masters)})"
 
     def open(self) -> None:
-        """Refused credentials raise `ProviderError`. Masters that are away are waited for in use."""
+        """Refused users and commands raise `ProviderError`. Masters that are away are waited for in use."""
         for master in self._masters:
             try:
                 master.ping()
+                key = self._key(f"permitted:{secrets.token_hex(8)}")
+                for script, arguments in CHECKS:
+                    master.check(script, key, *arguments)
             except UnavailableError:
                 continue
         if len(self._masters) > 1 and self._pool is None:

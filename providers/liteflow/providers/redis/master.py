@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from liteflow.core.errors import LockUnavailableError, ProviderError, SettingsError
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from redis.retry import Retry
 
 log = logging.getLogger("liteflow.redis")
@@ -46,10 +46,20 @@ class Master:
         """Raises `ProviderError` if it refuses us, `LockUnavailableError` if it does not answer."""
         try:
             self._client.ping()
-        except AuthenticationError as exc:
-            raise ProviderError(f"redis {self.name} refuses the user name or password") from exc
+        except (AuthenticationError, NoPermissionError) as exc:
+            raise ProviderError(f"redis {self.name} refuses us: {exc}") from exc
         except RedisError as exc:
             raise LockUnavailableError(f"redis {self.name} does not answer: {type(exc).__name__}") from exc
+
+    def check(self, script: str, key: str, *arguments: Any) -> None:
+        """Run a script to see whether we may: `ProviderError` if not. Silent if nobody answers."""
+        try:
+            self._client.eval(script, 1, key, *arguments)
+        except RedisError as exc:
+            # What a script itself may not do is no error of a kind of its own.
+            if isinstance(exc, NoPermissionError) or "user executing the script" in str(exc):
+                raise ProviderError(f"redis {self.name} refuses what leases need on {key}: {exc}") from exc
+            self._away(exc)
 
     def run(self, script: str, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[int | None]:
         """Run a script for each (key, arguments). None for each call that got no answer."""
