@@ -45,6 +45,11 @@ class DefinitionLog:
             for document in found
         ]
 
+    def forget(self, workflow_definition_id: str, version: int) -> bool:
+        """Delete one. False if it is not there, or was deleted by a call whose answer got lost."""
+        key = {"workflow": workflow_definition_id, "version": version}
+        return repeated(lambda: self._collection.delete_one({"_id": key})).deleted_count > 0
+
 
 def _upsert(record: DefinitionRecord) -> UpdateOne:
     key = {"workflow": record.id, "version": record.version}

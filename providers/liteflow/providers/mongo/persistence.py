@@ -31,6 +31,7 @@ from liteflow.core.providers import (
     Waiter,
     WakeMove,
 )
+from liteflow.core.survey import ProcessRecord, Survey
 from liteflow.core.transition import Outcome, Transition
 from liteflow.providers.mongo import documents
 from liteflow.providers.mongo.activities import ActivityPool
@@ -46,9 +47,11 @@ from liteflow.providers.mongo.indexes import Collections
 from liteflow.providers.mongo.items import ItemStore, of_created
 from liteflow.providers.mongo.listing import list_page
 from liteflow.providers.mongo.loading import Loader
+from liteflow.providers.mongo.processes import ProcessLog
 from liteflow.providers.mongo.purging import Purge
 from liteflow.providers.mongo.requests import Inbox
 from liteflow.providers.mongo.scheduling import Scheduling
+from liteflow.providers.mongo.surveying import survey
 from liteflow.providers.mongo.writing import encoded, insert_missing
 
 
@@ -69,6 +72,7 @@ class _Store:
     errors: ErrorLog
     history: History
     definitions: DefinitionLog
+    processes: ProcessLog
     purge: Purge
 
 
@@ -142,6 +146,7 @@ class MongoPersistenceProvider(PersistenceProvider):
             errors=errors,
             history=History(collections.history),
             definitions=DefinitionLog(collections.definitions),
+            processes=ProcessLog(collections.processes),
             purge=Purge(collections),
         )
 
@@ -235,9 +240,9 @@ class MongoPersistenceProvider(PersistenceProvider):
         self._store.scheduling.count_crash(instance_id, revision, by)
 
     @mapped()
-    def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
+    def hold_due(self, now: datetime, hold: Callable[[Due], datetime | Parked], limit: int) -> list[Due]:
         """See `PersistenceProvider.hold_due`."""
-        return self._store.scheduling.hold_due(now, hold_until, limit)
+        return self._store.scheduling.hold_due(now, hold, limit)
 
     @mapped()
     def next_due(self) -> datetime | None:
@@ -341,7 +346,7 @@ class MongoPersistenceProvider(PersistenceProvider):
         """See `PersistenceProvider.purge_events`."""
         return self._store.purge.events(before, limit)
 
-    # --------------------------------------------------------------------- definitions, listing
+    # ------------------------------------------------------------------------------ definitions
 
     @mapped()
     def record_definitions(self, definitions: Sequence[DefinitionRecord]) -> None:
@@ -352,6 +357,35 @@ class MongoPersistenceProvider(PersistenceProvider):
     def definitions(self, workflow_definition_id: str | None = None) -> list[DefinitionRecord]:
         """See `PersistenceProvider.definitions`."""
         return self._store.definitions.of(workflow_definition_id)
+
+    @mapped()
+    def forget_definition(self, workflow_definition_id: str, version: int) -> bool:
+        """See `PersistenceProvider.forget_definition`."""
+        return self._store.definitions.forget(workflow_definition_id, version)
+
+    # ------------------------------------------------------------------------------ the cluster
+
+    @mapped()
+    def beat(self, process: ProcessRecord) -> None:
+        """See `PersistenceProvider.beat`."""
+        self._store.processes.beat(process)
+
+    @mapped()
+    def processes(self) -> list[ProcessRecord]:
+        """See `PersistenceProvider.processes`."""
+        return self._store.processes.all()
+
+    @mapped()
+    def forget_processes(self, process_ids: Sequence[str]) -> None:
+        """See `PersistenceProvider.forget_processes`."""
+        self._store.processes.forget(process_ids)
+
+    @mapped()
+    def survey(self, overdue_since: datetime) -> Survey:
+        """See `PersistenceProvider.survey`."""
+        return survey(self._store.collections.instances, overdue_since)
+
+    # ---------------------------------------------------------------------------------- listing
 
     @mapped()
     def list(self, query: ListFilter) -> Page:
