@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from liteflow.core.errors import ProviderError, StoreUnavailableError
+from liteflow.core.findings import Finding
 from liteflow.core.models import (
     Activity,
     DefinitionRecord,
@@ -35,6 +36,7 @@ from liteflow.core.survey import ProcessRecord, Survey
 from liteflow.core.transition import Outcome, Transition
 from liteflow.providers.mongo import documents
 from liteflow.providers.mongo.activities import ActivityPool
+from liteflow.providers.mongo.checking import check
 from liteflow.providers.mongo.clock import ServerClock
 from liteflow.providers.mongo.committing import Committer
 from liteflow.providers.mongo.connection import CODEC_OPTIONS, Client, connect, database_of
@@ -157,6 +159,10 @@ class MongoPersistenceProvider(PersistenceProvider):
         if store is not None:
             store.client.close()
             store.clock.join()
+
+    def check(self) -> list[Finding]:
+        """See `Provider.check`."""
+        return check(self._url, self._options, self._database, self._prefix)
 
     def now(self) -> datetime:
         """The server's clock, by an offset that is measured once a minute."""
