@@ -1,1 +1,1 @@
-"""Measurements. `python -m bench` runs them; `docs/performance.md` says what they say."""
+"""Measurements. `python -m bench` runs them; `bench/README.md` says what each one measures."""

@@ -1,71 +1,136 @@
 """Runs benchmarks: python -m bench [NAME ...]
 
 Starts its own RabbitMQ, Redis and MongoDB (a replica set of one, majority and journaled writes), unless
-LITEFLOW_TEST_AMQP, _REDIS and _MONGO name some. The workloads are run in turn, again and again, so that what
-disturbs the machine disturbs them alike. Results go to --out.
+LITEFLOW_TEST_AMQP, _REDIS and _MONGO name some. The workloads, each with its references, are run in turn,
+again and again, so that what disturbs the machine disturbs them alike. Results go to --out, after each round.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from bench import chains, embedded, events, fanout, growth, latency, many, memory, report, scale, submit
-from bench.harness import ROOT, Env, Servers, Workload
+from bench import (
+    chains,
+    cost,
+    embedded,
+    events,
+    fanout,
+    growth,
+    latency,
+    many,
+    memory,
+    parallel,
+    scale,
+    submit,
+    timers,
+)
+from bench.harness import ROOT, Env, Figures, Servers, Workload
+from bench.peers import PEERS, versions
+from bench.report import machine, summary, table, write
 
 ALL: list[Workload] = [
     module.WORKLOAD
-    for module in (chains, latency, events, embedded, growth, many, fanout, submit, scale, memory)
+    for module in (
+        chains,
+        cost,
+        latency,
+        events,
+        embedded,
+        growth,
+        many,
+        fanout,
+        submit,
+        scale,
+        timers,
+        parallel,
+        memory,
+    )
 ]
 LONG = {"memory"}
-"""Runs only when it is asked for by name."""
-
-PEERS = ("restate", "dbos")
+"""Run only when they are asked for by name."""
 
 
-def main() -> int:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; ends the process with a sentence if it is wrong."""
     names = {workload.name.lower(): workload for workload in ALL}
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=", ".join(w.name for w in ALL) + "; default all but memory"
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=5, help="how often each is run (5)")
+    listed = ", ".join(workload.name for workload in ALL)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{listed}; default: all but memory")
+    parser.add_argument("--runs", type=int, help="how often each is run (5; with --quick 1)")
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that it works")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder of the results")
-    parser.add_argument("--peers", default="", help=f"other engines, by commas: {', '.join(PEERS)}")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--peers",
+        default="original",
+        help=f"other engines, by commas: {', '.join(PEERS)}; default: original, which W4 is compared with",
+    )
+    parser.add_argument("--steps", type=int, default=1_000_000, help="of `memory` (1,000,000)")
+    options = parser.parse_args(arguments)
+    options.peers = frozenset(filter(None, options.peers.split(",")))
     unknown = [name for name in options.names if name.lower() not in names]
-    peers = frozenset(filter(None, options.peers.split(",")))
-    if unknown or not peers <= set(PEERS):
-        parser.error(f"unknown: {', '.join([*unknown, *sorted(peers - set(PEERS))])}")
-    chosen = [names[name.lower()] for name in options.names] or [w for w in ALL if w.name not in LONG]
+    if unknown := [*unknown, *sorted(options.peers - set(PEERS))]:
+        parser.error(f"unknown: {', '.join(unknown)}")
+    options.runs = options.runs or (1 if options.quick else 5)
+    options.workloads = [names[name.lower()] for name in options.names]
+    options.workloads = options.workloads or [one for one in ALL if one.name not in LONG]
+    return options
+
+
+def measure(env: Env, options: argparse.Namespace) -> dict[Workload, list[Figures]]:
+    """Run the workloads in turn, `runs` times, and store what there is after each round."""
+    about = machine(env)
+    results: dict[Workload, list[Figures]] = {workload: [] for workload in options.workloads}
+    for run in range(options.runs):
+        for workload in options.workloads:
+            began = time.perf_counter()
+            print(f"run {run + 1} of {options.runs}: {workload.name}, {workload.title}", flush=True)
+            figures = workload.run(env, options.quick)
+            results[workload].append(figures)
+            for name, value in figures.items():
+                print(f"  {name}: {value:,.4g}", flush=True)
+            load = os.getloadavg()[0]
+            print(f"  ({time.perf_counter() - began:.0f} s, load average {load:.1f})", flush=True)
+        write(options.out, {**about, "peers": versions(env), "quick": options.quick}, results)
+    return results
+
+
+def draw(path: Path, results: dict[Workload, list[Figures]]) -> None:
+    """The plot, if there is what draws it."""
+    try:
+        from bench.plot import plot
+    except ImportError as exc:
+        print(f"no plot: {exc}; pip install 'liteflow.core[bench]' gets it", file=sys.stderr)
+        return
+    plot(path, results)
+
+
+def _stop(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, _stop)  # so that the processes are ended then too
     servers = Servers()
     try:
         print("starting the servers", flush=True)
-        env = Env(
-            os.environ.get("LITEFLOW_TEST_MONGO") or servers.mongo_replica(),
-            servers.amqp(),
-            servers.redis(),
-            peers,
-        )
-        about = report.machine(env)
-        results: dict[str, report.Runs] = {workload.name: {} for workload in chosen}
-        for run in range(options.runs):
-            for workload in chosen:
-                began = time.perf_counter()
-                print(f"run {run + 1} of {options.runs}: {workload.name}, {workload.title}", flush=True)
-                for name, value in workload.run(env, options.quick).items():
-                    results[workload.name].setdefault(name, []).append(value)
-                    print(f"  {name}: {value:,.4g}", flush=True)
-                print(f"  ({time.perf_counter() - began:.0f} s)", flush=True)
-            report.write(options.out, about, chosen, results)
-        print()
-        for workload in chosen:
-            print(report.table(workload, results[workload.name]), end="\n\n")
-        print(f"written to {options.out}")
+        mongo = os.environ.get("LITEFLOW_TEST_MONGO") or servers.mongo_replica()
+        env = Env(mongo, servers.amqp(), servers.redis(), options.peers, options.steps)
+        results = measure(env, options)
+        draw(options.out / "results.svg", results)
+        for workload, runs in results.items():
+            print(f"\n{table(workload, runs)}")
+        print(f"\n{summary(results)}\n\nwritten to {options.out}")
         return 0
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

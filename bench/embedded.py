@@ -1,13 +1,17 @@
-"""W4: W1 in one process, on the memory provider, beside the library that LiteFlow succeeds."""
+"""W4: W1 in one process, on the memory provider, beside the library that LiteFlow succeeds.
+
+Each in a process of its own, from the first call of start to the last end.
+"""
 
 from __future__ import annotations
 
 import json
-import subprocess
+import math
 import sys
 
-from bench.harness import ROOT, Env, Target, Workload
-from bench.peers import original
+from bench.harness import ROOT, Env, Figures, Target, Workload
+from bench.peers import rates
+from bench.processes import output
 
 SCRIPT = """
 import json, sys, time
@@ -24,13 +28,12 @@ with configure_workflow_host() as host:
 """
 
 
-def run(env: Env, quick: bool) -> dict[str, float]:
+def run(env: Env, quick: bool) -> Figures:
     count = 100 if quick else 1000
-    command = [sys.executable, "-c", SCRIPT, str(count)]  # a process of its own, as the other gets
-    rate = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
-    found = {"LiteFlow": float(rate)}
-    reference = original.rate(env, count)
-    return found if reference is None else found | {"the original": reference}
+    found = {"LiteFlow": float(json.loads(output([sys.executable, "-c", SCRIPT, str(count)], folder=ROOT)))}
+    if "original" in env.peers:
+        found |= rates("original", env, count)
+    return found
 
 
 WORKLOAD = Workload(
@@ -38,5 +41,6 @@ WORKLOAD = Workload(
     "chains of 10 steps in memory",
     "workflows/s",
     run,
-    [Target("to the original", lambda m: m["LiteFlow"] / m.get("the original", float("nan")), 3.0, 5.0)],
+    [Target("to the original", lambda f: f["LiteFlow"] / f.get("original", math.nan), 3.0, 5.0)],
+    references={"LiteFlow": "original"},
 )

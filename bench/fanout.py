@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import time
 
-from bench.flows import Waiter
-from bench.harness import Env, Target, Workload, log_of_steps, until
-from bench.many import blocked
+from bench.blocked import waiting
+from bench.harness import Env, Figures, Target, Workload, log_of_steps, rate
 
 
-def run(env: Env, quick: bool) -> dict[str, float]:
+def run(env: Env, quick: bool) -> Figures:
     count = 200 if quick else 10_000
     with log_of_steps() as log, env.cluster() as cluster:
-        cluster.worker("waiters")
+        cluster.worker("blocked")
         cluster.scheduler()
         cluster.know("waiter")
-        waiting = blocked(cluster, Waiter, count, key="all")
-        began = time.time_ns()
+        ids = waiting(cluster.client.persistence, count, "all")
+        began = time.time()
         cluster.client.publish_event("go", "all")
-        until(lambda: cluster.completed() >= count, 300, 0.05)
-        lines = [line.split() for line in log.read_text().splitlines()]
-        assert sorted(name for name, _ in lines) == sorted(waiting)
-    return {"to the last": (max(int(at) for _, at in lines) - began) / 1e9}
+        rate(lambda: True, cluster.completed, count)
+        runs = log.runs()
+        assert sorted(run.instance_id for run in runs) == sorted(ids)
+    return {"to the last": max(run.at for run in runs) - began}
 
 
 WORKLOAD = Workload(
@@ -29,5 +28,5 @@ WORKLOAD = Workload(
     "one event, 10,000 waiting",
     "s",
     run,
-    [Target("to the last", lambda m: m["to the last"], 15, 5, least=False)],
+    [Target("to the last", lambda f: f["to the last"], 15, 5, least=False)],
 )

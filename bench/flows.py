@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
+from collections.abc import Callable
 
 from liteflow.core import ExecutionResult, StepExecutionContext, Workflow, WorkflowBuilder
+
+BRANCH = 0.3
+"""Seconds of a branch."""
 
 _LOG: int | None = None
 
 
 def note(context: StepExecutionContext) -> None:
-    """Append which instance, and when, to the benchmark's log: one write for each line."""
+    """Append which instance, when, and the process's CPU time, to the benchmark's log: one write a line."""
     global _LOG
-    now = time.time_ns()
+    now, used = time.time_ns(), time.process_time_ns()
     if _LOG is None:
         _LOG = os.open(os.environ["LITEFLOW_BENCH_LOG"], os.O_WRONLY | os.O_APPEND)
-    os.write(_LOG, f"{context.workflow.id} {now}\n".encode())
+    os.write(_LOG, f"{context.workflow.id} {now} {used}\n".encode())
 
 
 def nothing(context: StepExecutionContext) -> None:
@@ -63,6 +68,52 @@ def nap(context: StepExecutionContext) -> ExecutionResult:
     return ExecutionResult.next()
 
 
+class Napper(Workflow):
+    """Sleeps as many seconds as its data says, and leaves in it by how many milliseconds it was late."""
+
+    id = "napper"
+
+    def build(self, builder: WorkflowBuilder) -> None:
+        builder.start_with(nap_and_tell)
+
+
+def nap_and_tell(context: StepExecutionContext) -> ExecutionResult:
+    if context.persistence_data is None:
+        return ExecutionResult.sleep(context.data.seconds, True)
+    due = context.execution_pointer.sleep_until
+    assert due is not None
+    context.data.late = (context.now - due).total_seconds() * 1000
+    return ExecutionResult.next()
+
+
+class SyncBranches(Workflow):
+    """Three branches that wait side by side."""
+
+    id = "sync-branches"
+
+    def build(self, builder: WorkflowBuilder) -> None:
+        _side_by_side(builder, lambda context: time.sleep(BRANCH))
+
+
+class AsyncBranches(Workflow):
+    """The same with bodies that are coroutines."""
+
+    id = "async-branches"
+
+    def build(self, builder: WorkflowBuilder) -> None:
+        async def body(context: StepExecutionContext) -> None:
+            await asyncio.sleep(BRANCH)
+
+        _side_by_side(builder, body)
+
+
+def _side_by_side(builder: WorkflowBuilder, body: Callable[[StepExecutionContext], object]) -> None:
+    section = builder.parallel()
+    for _ in range(3):
+        section = section.do(lambda b: b.then(body))
+    section.join()
+
+
 class Loop(Workflow):
     """Counts to `count`."""
 
@@ -85,10 +136,11 @@ class Each(Workflow):
         builder.for_each(lambda data: range(data.count)).do(lambda b: b.then(note))
 
 
-ALL = [OneStep, Chain, Waiter, Sleeper, Loop, Each]
-chains = [Chain]
-one = [OneStep]
-waiters = [Waiter]
-sleepers = [Sleeper]
-loops = [Loop, Each]
-everything = ALL
+chains: list[Workflow] = [Chain()]
+one: list[Workflow] = [OneStep()]
+blocked: list[Workflow] = [Waiter(), Sleeper()]
+nappers: list[Workflow] = [Napper()]
+loops: list[Workflow] = [Loop(), Each()]
+branches: list[Workflow] = [SyncBranches(), AsyncBranches()]
+ALL = [*chains, *one, *blocked, *nappers, *loops, *branches]
+"""What the names on a worker's command line stand for, and all of them."""

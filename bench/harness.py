@@ -1,56 +1,73 @@
-"""Servers, processes and clocks that the workloads share."""
+"""Workloads, the servers and processes that they share, and what they wait with."""
 
 from __future__ import annotations
 
 import os
 import re
-import signal
-import subprocess
 import sys
+import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import pika
+import pymongo
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # where the servers are started from
 
-
 from servers import Servers as Servers  # noqa: E402
+from servers import free_port as free_port  # noqa: E402
 
-from liteflow.core import Settings, WorkflowHost  # noqa: E402
+from bench import flows  # noqa: E402
+from bench.processes import Process, kill, listening, spawn  # noqa: E402
+from liteflow.core import Settings, Workflow, WorkflowHost  # noqa: E402
+from liteflow.core.models import DefinitionRecord  # noqa: E402
 from liteflow.worker.wiring import Servers as Wiring  # noqa: E402
+
+Figures = dict[str, float]
+"""One value for each series of a workload."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a workload is to reach. `of` takes the medians by series name."""
+    """What a workload is to reach. `of` makes its figure of the series; NaN: it was not measured."""
 
     label: str
-    of: Callable[[dict[str, float]], float]
+    of: Callable[[Figures], float]
     bound: float
     aim: float
     least: bool = True  # False: the bound is the most that it may be
 
     def reached(self, value: float) -> bool:
+        """True if the value is on the right side of the bound."""
         return value >= self.bound if self.least else value <= self.bound
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Workload:
-    """One thing to measure. `run` gives one value for each series; the last ones are references."""
+    """One thing to measure. `run` measures it once, beside its references, and with small numbers if asked.
+
+    `references`: series whose names begin with a key are compared with the best of those whose names begin
+    with its value.
+    `plotted`: the series that the plot shows, where not all have one unit.
+    """
 
     name: str
     title: str
     unit: str
-    run: Callable[[Env, bool], dict[str, float]]
+    run: Callable[[Env, bool], Figures]
     targets: Sequence[Target] = ()
+    references: Mapping[str, str] = field(default_factory=dict)
+    plotted: Sequence[str] = ()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Env:
     """The servers of this run, and what was asked for on the command line."""
 
@@ -58,7 +75,20 @@ class Env:
     amqp: str
     redis: str
     peers: frozenset[str] = frozenset()
+    steps: int = 1_000_000
     cache: Path = ROOT / ".cache" / "peers"
+
+    def ports(self) -> list[int]:
+        """The ports of store, queue and lock."""
+        return [int(re.findall(r":(\d+)", url)[-1]) for url in (self.mongo, self.amqp, self.redis)]
+
+    def server_pids(self) -> list[int]:
+        """The servers' processes, as far as they run on this machine."""
+        return listening(self.ports())
+
+    def wiring(self, prefix: str) -> Wiring:
+        """The servers as LiteFlow takes them."""
+        return Wiring(self.mongo, self.amqp, self.redis, prefix)
 
     @contextmanager
     def cluster(self) -> Iterator[Cluster]:
@@ -69,51 +99,41 @@ class Env:
         finally:
             cluster.close()
 
-    def server_pids(self) -> list[int]:
-        """The servers' processes, as far as they run on this machine."""
-        ports = [re.findall(r":(\d+)", url)[-1] for url in (self.mongo, self.amqp, self.redis)]
-        found = []
-        for name in os.listdir("/proc"):
-            if name.isdigit():
-                try:
-                    command = Path(f"/proc/{name}/cmdline").read_text().replace("\0", " ")
-                except OSError:
-                    continue
-                server = any(kind in command for kind in ("mongod ", "redis-server", "beam.smp"))
-                if server and any(port in command for port in ports):
-                    found.append(int(name))
-        return found
-
 
 @dataclass
 class Cluster:
-    """Processes and a client on one prefix."""
+    """Worker and scheduler processes, and a client, on one prefix."""
 
     env: Env
-    store: str = ""
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[Process] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.urls = Wiring(
-            self.store or self.env.mongo, self.env.amqp, self.env.redis, f"b{uuid.uuid4().hex[:8]}"
-        )
+        self.urls = self.env.wiring(f"b{uuid.uuid4().hex[:8]}")
         self.client: WorkflowHost = self.urls.host(Settings()).open()
+        self._mongo: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(self.env.mongo)
+        self._database = self._mongo.get_default_database()
 
-    def worker(self, target: str, *options: str, store: str | None = None) -> subprocess.Popen[bytes]:
-        """Start a worker process on workflows of `bench.flows`."""
-        return self._start("worker", f"bench.flows:{target}", *options, store=store)
+    def worker(self, target: str, *options: str, env: Env | None = None) -> Process:
+        """Start a worker process on workflows of `bench.flows`; `env`: it reaches the servers that way."""
+        return self._start("worker", f"bench.flows:{target}", *options, env=env)
 
-    def scheduler(self) -> subprocess.Popen[bytes]:
+    def scheduler(self) -> Process:
         """Start a scheduler process."""
         return self._start("scheduler")
 
-    def _start(self, *command: str, store: str | None = None) -> subprocess.Popen[bytes]:
-        urls = self.urls
-        shared = ["--store", store or urls.store, "--queue", urls.queue, "--lock", urls.lock]
+    def _start(self, *command: str, env: Env | None = None) -> Process:
+        urls = (env or self.env).wiring(self.urls.prefix)
+        shared = ["--store", urls.store, "--queue", urls.queue, "--lock", urls.lock]
         shared += ["--prefix", urls.prefix, "--log-level", "error"]
-        process = subprocess.Popen([sys.executable, "-m", "liteflow.worker", *command, *shared], cwd=ROOT)
+        process = spawn([sys.executable, "-m", "liteflow.worker", *command, *shared], folder=ROOT)
         self.processes.append(process)
         return process
+
+    def record(self, workflow: Workflow) -> None:
+        """Let instances of it be started before there is a worker."""
+        known = workflow.definition()
+        record = DefinitionRecord(known.id, known.version, known.fingerprint)
+        self.client.persistence.record_definitions([record])
 
     def know(self, workflow: str) -> None:
         """Wait for a worker that has this workflow."""
@@ -125,50 +145,35 @@ class Cluster:
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda _: self.client.start_workflow(workflow), range(count)))
 
+    def moved(self) -> bool:
+        """Whether any instance has made a step."""
+        return self._instances.find_one({"revision": {"$gt": 0}}, {"_id": 1}) is not None
+
     def completed(self) -> int:
         """How many instances are complete."""
         return self.count({"status": 2})
 
     def count(self, query: dict[str, object]) -> int:
         """How many instances match."""
-        return self._database()[f"{self.urls.prefix}.instances"].count_documents(query)
+        return self._instances.count_documents(query)
 
-    def _database(self):  # type: ignore[no-untyped-def]
-        return self.client.persistence._store.collections.instances.database  # type: ignore[attr-defined]
-
-    def stop(self) -> None:
-        """End the processes."""
-        for process in self.processes:
-            process.send_signal(signal.SIGTERM)
-        for process in self.processes:
-            process.wait(60)
-        self.processes = []
+    @property
+    def _instances(self) -> pymongo.collection.Collection[dict[str, Any]]:
+        return self._database[f"{self.urls.prefix}.instances"]
 
     def close(self) -> None:
         """End the processes and drop all that they have left."""
-        for process in self.processes:
-            process.kill()
-            process.wait()
-        database = self._database()
-        for name in database.list_collection_names():
-            if name.startswith(f"{self.urls.prefix}."):
-                database.drop_collection(name)
+        kill(self.processes)
         self.client.stop()
-        _delete_queues(self.urls)
-
-
-def _delete_queues(urls: Wiring) -> None:
-    import pika
-
-    connection = pika.BlockingConnection(pika.URLParameters(urls.queue))
-    channel = connection.channel()
-    names = ["workflows", "events", "commands", "dead"]
-    from bench import flows
-
-    names += [f"workflows.{workflow.id}.1" for workflow in flows.ALL]
-    for name in names:
-        channel.queue_delete(f"{urls.prefix}.{name}")
-    connection.close()
+        for name in self._database.list_collection_names():
+            if name.startswith(f"{self.urls.prefix}."):
+                self._database.drop_collection(name)
+        self._mongo.close()
+        with pika.BlockingConnection(pika.URLParameters(self.urls.queue)) as connection:
+            channel = connection.channel()
+            queues = [f"workflows.{workflow.definition().id}.1" for workflow in flows.ALL]
+            for name in ("workflows", "events", "commands", "dead", *queues):
+                channel.queue_delete(f"{self.urls.prefix}.{name}")
 
 
 def until(condition: Callable[[], bool], seconds: float, pause: float = 0.02) -> float:
@@ -176,32 +181,24 @@ def until(condition: Callable[[], bool], seconds: float, pause: float = 0.02) ->
     began = time.perf_counter()
     while not condition():
         if time.perf_counter() - began > seconds:
-            raise TimeoutError("it took too long")
+            raise TimeoutError(f"what is measured has not come about in {seconds:.0f} s")
         time.sleep(pause)
     return time.perf_counter() - began
 
 
-def cpu_seconds(pids: Sequence[int]) -> float:
-    """CPU time that the processes have used."""
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+def rate(moved: Callable[[], bool], count: Callable[[], int], total: int, seconds: float = 600) -> float:
+    """How many a second, from the first step that was made to the end of the last.
 
-
-def resident(pid: int) -> float:
-    """Resident memory of a process in MB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
-
-
-def rate(count: Callable[[], int], total: int, seconds: float = 300) -> float:
-    """How many a second, from the first few to the last."""
-    until(lambda: count() >= min(5, total), 120)
-    first, began = count(), time.perf_counter()
-    until(lambda: count() >= total, seconds, 0.05)
-    return (total - first) / (time.perf_counter() - began)
+    Asks seldom while much is left, so that asking costs little, and often at the end, so that it is exact.
+    """
+    until(moved, 120, 0.005)
+    began = time.perf_counter()
+    while (done := count()) < total:
+        passed = time.perf_counter() - began
+        if passed > seconds:
+            raise TimeoutError(f"{done} of {total} have ended in {seconds:.0f} s")
+        time.sleep(min(max((total - done) * passed / max(done, 1) / 4, 0.004), 0.25))
+    return total / (time.perf_counter() - began)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -210,16 +207,38 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-@contextmanager
-def log_of_steps() -> Iterator[Path]:
-    """A file to which the steps of `bench.flows.note` append what they did, in all processes."""
-    import tempfile
+class StepRun(NamedTuple):
+    """One run of a step: of which instance, when (seconds since 1970), and its process's CPU seconds."""
 
+    instance_id: str
+    at: float
+    cpu: float
+
+
+@dataclass(frozen=True)
+class StepLog:
+    """What the steps of `bench.flows.note` say, in all processes: one line for each run."""
+
+    path: Path
+
+    def runs(self) -> list[StepRun]:
+        """Each run, in the order of their begins."""
+        lines = (line.split() for line in self.path.read_text().splitlines())
+        return [StepRun(one, int(at) / 1e9, int(used) / 1e9) for one, at, used in lines]
+
+    def size(self) -> int:
+        """Bytes that were written."""
+        return self.path.stat().st_size
+
+
+@contextmanager
+def log_of_steps() -> Iterator[StepLog]:
+    """A log for the workers that are started while it is open."""
     with tempfile.TemporaryDirectory(prefix="liteflow-bench-") as folder:
         path = Path(folder) / "steps"
         path.touch()
         os.environ["LITEFLOW_BENCH_LOG"] = str(path)
         try:
-            yield path
+            yield StepLog(path)
         finally:
             del os.environ["LITEFLOW_BENCH_LOG"]

@@ -1,29 +1,30 @@
-"""Memory of a worker process after many steps, to that after few."""
+"""Resident memory of a worker process after 1,000,000 steps (``--steps``), to that after 10,000."""
 
 from __future__ import annotations
 
-from bench.harness import Env, Target, Workload, resident, until
+from bench.harness import Env, Figures, Target, Workload, until
+from bench.processes import resident
+
+STEPS = 10
+"""Of one instance."""
 
 
-def run(env: Env, quick: bool) -> dict[str, float]:
-    few, many = (50, 200) if quick else (1_000, 100_000)
+def run(env: Env, quick: bool) -> Figures:
+    few, many = (500, 2000) if quick else (10_000, env.steps)
     with env.cluster() as cluster:
         worker = cluster.worker("chains")
         cluster.know("chain")
         found, started = {}, 0
-        for total in (few, many):
-            while started < total:
-                batch = min(2000, total - started)
+        for label, steps in (("after few, MB", few), ("after many, MB", many)):
+            while started < steps // STEPS:
+                # In batches: a backlog that grows is the broker's memory, not the worker's.
+                batch = min(2000, steps // STEPS - started)
                 cluster.start("chain", batch)
                 started += batch
-                until(lambda: cluster.completed() >= started, 600)  # noqa: B023 (called at once)
-            found[f"after {total * 10:,} steps, MB"] = resident(worker.pid)
+                done = started
+                until(lambda: cluster.completed() >= done, 600)  # noqa: B023 (called at once)
+            found[label] = resident([worker.pid])
     return found
-
-
-def _ratio(medians: dict[str, float]) -> float:
-    first, last = list(medians.values())
-    return last / first
 
 
 WORKLOAD = Workload(
@@ -31,5 +32,5 @@ WORKLOAD = Workload(
     "resident memory of a worker, 1,000,000 steps to 10,000",
     "MB",
     run,
-    [Target("last to first", _ratio, 1.1, 1.0, least=False)],
+    [Target("last to first", lambda f: f["after many, MB"] / f["after few, MB"], 1.1, 1.0, least=False)],
 )

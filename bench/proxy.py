@@ -1,8 +1,8 @@
-"""A TCP proxy on the loopback that lets what the client sends wait.
+"""TCP proxies on the loopback that let what the client sends wait.
 
-    python -m bench.proxy PORT MILLISECONDS
+    python -m bench.proxy MILLISECONDS PORT...
 
-Prints the port on which it listens.
+Prints the ports on which it listens, in the same order.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ class Side(asyncio.Protocol):
             self.other.write(data)
 
     def write(self, data: bytes) -> None:
+        """Send it, or keep it until there is a connection."""
         if self.transport is None:
             self._early.append(data)
-        else:
+        elif not self.transport.is_closing():
             self.transport.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -44,7 +45,8 @@ class Side(asyncio.Protocol):
             self.other.transport.close()
 
 
-async def serve(port: int, delay: float) -> None:
+async def listen(port: int, delay: float) -> asyncio.Server:
+    """A proxy to this port on a free one."""
     loop = asyncio.get_running_loop()
     pending: set[asyncio.Task[object]] = set()
 
@@ -58,10 +60,15 @@ async def serve(port: int, delay: float) -> None:
         task.add_done_callback(pending.discard)
         return client
 
-    listener = await loop.create_server(accept, "127.0.0.1", 0)
-    print(listener.sockets[0].getsockname()[1], flush=True)
-    await listener.serve_forever()
+    return await loop.create_server(accept, "127.0.0.1", 0)
+
+
+async def serve(delay: float, ports: list[int]) -> None:
+    """Listen for all of them until the process is ended."""
+    listeners = [await listen(port, delay) for port in ports]
+    print(*(listener.sockets[0].getsockname()[1] for listener in listeners), flush=True)
+    await asyncio.gather(*(listener.serve_forever() for listener in listeners))
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), float(sys.argv[2]) / 1000))
+    asyncio.run(serve(float(sys.argv[1]) / 1000, [int(port) for port in sys.argv[2:]]))

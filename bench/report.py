@@ -1,4 +1,4 @@
-"""Results as JSON, as a table, and as a plot."""
+"""Results as JSON and as tables."""
 
 from __future__ import annotations
 
@@ -8,157 +8,189 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.harness import ROOT, Env, Workload
+import pika
+import pymongo
+import redis
 
-Runs = dict[str, list[float]]
-"""The values of each series, one for each run."""
+from bench.harness import ROOT, Env, Figures, Target, Workload
+
+Runs = Sequence[Figures]
+"""What each run of a workload gave. A series that could not be had in one run is missing there."""
 
 
 def machine(env: Env) -> dict[str, Any]:
-    """Where and with what this was measured."""
-    import pika
-    import pymongo
-    import redis
-
-    connection = pika.BlockingConnection(pika.URLParameters(env.amqp))
-    rabbit = connection._impl.server_properties["version"]  # type: ignore[attr-defined]
-    connection.close()
-    revision = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
+    """Where and with what this is measured."""
+    with pika.BlockingConnection(pika.URLParameters(env.amqp)) as connection:
+        rabbit = connection._impl.server_properties["version"]  # type: ignore[attr-defined]
+    with pymongo.MongoClient(env.mongo) as mongo, redis.Redis.from_url(env.redis) as lock:  # type: ignore[var-annotated]
+        servers = {
+            "mongodb": mongo.server_info()["version"],
+            "rabbitmq": rabbit.decode() if isinstance(rabbit, bytes) else rabbit,
+            "redis": lock.info("server")["redis_version"],
+        }
+    command = ["git", "describe", "--always", "--dirty"]
+    revision = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    drivers = {name: version(name) for name in ("pymongo", "pika", "redis", "cattrs", "liteflow.core")}
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "revision": revision.stdout.strip(),
+        "revision": revision,
         "machine": {
             "system": platform.platform(),
+            "processor": _processor(),
             "cpus": os.cpu_count(),
-            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-            "load": os.getloadavg(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            "load_average": os.getloadavg(),
         },
-        "versions": {
-            "python": platform.python_version(),
-            "mongodb": pymongo.MongoClient(env.mongo).server_info()["version"],
-            "rabbitmq": rabbit.decode() if isinstance(rabbit, bytes) else rabbit,
-            "redis": redis.Redis.from_url(env.redis).info("server")["redis_version"],
-            **{name: _version(name) for name in ("pymongo", "pika", "redis", "cattrs")},
-        },
+        "servers": servers,
+        "clients": {"python": platform.python_version(), **drivers},
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
 
 
-def medians(runs: Runs) -> dict[str, float]:
+def series(runs: Runs) -> dict[str, list[float]]:
+    """The values of each series, in the order of the runs."""
+    found: dict[str, list[float]] = {}
+    for figures in runs:
+        for name, value in figures.items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def medians(runs: Runs) -> Figures:
     """The median of each series."""
-    return {name: statistics.median(values) for name, values in runs.items() if values}
+    return {name: statistics.median(values) for name, values in series(runs).items()}
 
 
-def table(workload: Workload, runs: Runs) -> str:
-    """Series and targets as Markdown."""
-    lines = [
-        f"### {workload.name}: {workload.title}",
-        "",
-        f"| | median, {workload.unit} | least to most | runs |",
-        "|---|---|---|---|",
-    ]
-    for name, values in runs.items():
-        spread = f"{_figure(min(values))} to {_figure(max(values))}"
-        lines.append(f"| {name} | {_figure(statistics.median(values))} | {spread} | {len(values)} |")
-    rows = targets(workload, runs)
-    if rows:
-        lines += ["", "| | figure | target | aim | |", "|---|---|---|---|---|"]
-        for row in rows:
-            sign = "≥" if row["least"] else "≤"
-            lines.append(
-                f"| {row['label']} | {_figure(row['value'])} | {sign} {_figure(row['target'])}"
-                f" | {_figure(row['aim'])} | {row['verdict']} |"
-            )
-    return "\n".join(lines)
+def ratios(workload: Workload, runs: Runs) -> Figures:
+    """The median of each series that has a reference, to that of the best one."""
+    middle, found = medians(runs), Figures()
+    for kind, reference in workload.references.items():
+        others = [value for name, value in middle.items() if name.startswith(reference)]
+        if others:
+            found |= {name: value / max(others) for name, value in middle.items() if name.startswith(kind)}
+    return found
 
 
-def targets(workload: Workload, runs: Runs) -> list[dict[str, Any]]:
-    """What is to be reached, and whether it was."""
+def verdicts(workload: Workload, runs: Runs) -> list[dict[str, Any]]:
+    """What is to be reached, of the medians; what it was, with the spread over the runs; and whether."""
     rows = []
     for target in workload.targets:
         value = target.of(medians(runs))
-        verdict = "reached" if target.reached(value) else "**not reached**"
-        if math.isnan(value):
-            verdict = "not measured"
+        each = [figure for figure in (_of_run(target, figures) for figures in runs) if figure == figure]
         rows.append(
             {
-                "label": target.label, "value": value, "target": target.bound, "aim": target.aim,
-                "least": target.least, "verdict": verdict,
+                "label": target.label,
+                "value": None if math.isnan(value) else value,
+                "least": min(each, default=None),
+                "most": max(each, default=None),
+                "target": target.bound,
+                "aim": target.aim,
+                "at_least": target.least,
+                "reached": None if math.isnan(value) else target.reached(value),
             }
-        )  # fmt: skip
+        )
     return rows
 
 
-def _figure(value: float) -> str:
-    if math.isnan(value):
+def _of_run(target: Target, figures: Figures) -> float:
+    try:
+        return target.of(figures)
+    except KeyError:  # a series that could not be had in this run
+        return math.nan
+
+
+def table(workload: Workload, runs: Runs) -> str:
+    """All series of a workload as Markdown."""
+    to_reference = ratios(workload, runs)
+    rows = []
+    for name, values in series(runs).items():
+        ratio = [figure(to_reference.get(name))] if to_reference else []
+        spread = f"{figure(min(values))} to {figure(max(values))}"
+        rows.append([name, figure(statistics.median(values)), spread, *ratio, str(len(values))])
+    heads = [
+        "",
+        f"median, {workload.unit}",
+        "least to most",
+        *(["to reference"] if to_reference else []),
+        "runs",
+    ]
+    return f"### {workload.name}: {workload.title}\n\n{_markdown(heads, rows)}"
+
+
+def summary(results: Mapping[Workload, Runs]) -> str:
+    """All targets as Markdown."""
+    rows = []
+    for workload, runs in results.items():
+        for row in verdicts(workload, runs):
+            sign = "≥" if row["at_least"] else "≤"
+            verdict = {None: "not measured", True: "reached", False: "**not reached**"}[row["reached"]]
+            rows.append(
+                [
+                    f"{workload.name} {row['label']}",
+                    figure(row["value"]),
+                    f"{figure(row['least'])} to {figure(row['most'])}",
+                    f"{sign} {figure(row['target'])}",
+                    f"{sign} {figure(row['aim'])}",
+                    verdict,
+                ]
+            )
+    heads = ["", "figure", "least to most", "target", "aim", ""]
+    return f"### Targets\n\n{_markdown(heads, rows)}"
+
+
+def _markdown(heads: list[str], rows: list[list[str]]) -> str:
+    """A table that is also readable as plain text."""
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in [heads, *rows]]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def figure(value: float | None) -> str:
+    """Three digits that count."""
+    if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def write(
-    folder: Path, about: dict[str, Any], workloads: Sequence[Workload], results: dict[str, Runs]
-) -> None:
-    """`results.json`, `results.md` and, where matplotlib is, `results.svg`."""
+def write(folder: Path, about: Mapping[str, Any], results: Mapping[Workload, Runs]) -> None:
+    """`results.json` and `results.md`."""
     folder.mkdir(parents=True, exist_ok=True)
     stored = {
         workload.name: {
             "title": workload.title,
             "unit": workload.unit,
-            "runs": results[workload.name],
-            "medians": medians(results[workload.name]),
-            "targets": [
-                {key: None if value != value else value for key, value in row.items()}
-                for row in targets(workload, results[workload.name])
-            ],
+            "runs": list(runs),
+            "medians": medians(runs),
+            "ratios": ratios(workload, runs),
+            "targets": verdicts(workload, runs),
         }
-        for workload in workloads
+        for workload, runs in results.items()
     }
-    (folder / "results.json").write_text(json.dumps({**about, "workloads": stored}, indent=1) + "\n")
-    text = "\n\n".join(table(workload, results[workload.name]) for workload in workloads)
-    (folder / "results.md").write_text(text + "\n")
-    _plot(folder / "results.svg", workloads, results)
+    text = json.dumps({**about, "workloads": stored}, indent=1, allow_nan=False)
+    (folder / "results.json").write_text(text + "\n")
+    parts = [summary(results), *(table(workload, runs) for workload, runs in results.items()), _about(about)]
+    (folder / "results.md").write_text("\n\n".join(parts) + "\n")
 
 
-def _plot(path: Path, workloads: Sequence[Workload], results: dict[str, Runs]) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        print("no plot: matplotlib is missing (pip install 'liteflow.core[bench]')", file=sys.stderr)
-        return
-    figure = Figure(figsize=(9, 0.6 + sum(0.32 * len(results[w.name]) + 0.9 for w in workloads)))
-    heights = [len(results[w.name]) + 1 for w in workloads]
-    axes = figure.subplots(len(workloads), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axis, workload in zip(axes, workloads, strict=True):
-        runs = results[workload.name]
-        names, middle = list(runs), medians(runs)
-        colors = ["#2a6fb0" if name.startswith(("LiteFlow", *_OURS)) else "#b0b0b0" for name in names]
-        if len({name.split(",")[0] for name in names}) == len(names):
-            colors = ["#2a6fb0"] * len(names)
-        axis.barh(names, [middle[name] for name in names], color=colors)
-        for place, name in enumerate(names):
-            axis.plot([min(runs[name]), max(runs[name])], [place, place], color="black", linewidth=1)
-            axis.annotate(f" {_figure(middle[name])}", (max(runs[name]), place), va="center", fontsize=7)
-        axis.invert_yaxis()
-        axis.set_title(f"{workload.name}: {workload.title} ({workload.unit})", fontsize=9, loc="left")
-        axis.tick_params(labelsize=7)
-        axis.margins(x=0.12)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-
-
-_OURS = ("0 ms", "1 ms", "5 ms", "AMQP", "host", "idle", "wake", "loop", "each")
+def _about(about: Mapping[str, Any]) -> str:
+    of = about["machine"]
+    lines = [
+        f"{about['time']}, revision {about['revision']}, {of['cpus']} CPUs ({of['processor']}),"
+        f" {of['memory_gib']} GiB, {of['system']}; load average at the start {of['load_average'][0]:.1f}."
+    ]
+    for kind in ("servers", "clients", "peers"):
+        found = ", ".join(f"{name} {number}" for name, number in about[kind].items())
+        lines.append(f"{kind.capitalize()}: {found or 'none'}.")
+    return "\n".join(lines)

@@ -7,16 +7,17 @@ storing alone is measured. "and run": of a workflow of one step that the same wo
 from __future__ import annotations
 
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pika
 
-from bench.harness import Cluster, Env, Target, Workload, until
+from bench.harness import Cluster, Env, Figures, Target, Workload, rate
 from liteflow.core.models import DefinitionRecord
 
 
-def run(env: Env, quick: bool) -> dict[str, float]:
+def run(env: Env, quick: bool) -> Figures:
     count = 200 if quick else 5000
     found = {}
     for label, workflow in (("AMQP", "elsewhere"), ("AMQP, and run", "one")):
@@ -24,38 +25,43 @@ def run(env: Env, quick: bool) -> dict[str, float]:
             cluster.worker("one")
             cluster.know("one")
             cluster.client.persistence.record_definitions([DefinitionRecord("elsewhere", 1, "x")])
-            time.sleep(1)
+            time.sleep(1)  # the worker reads what is recorded once in a second
             found[label] = _over_amqp(cluster, workflow, count)
     for threads in (1, 16):
         with env.cluster() as cluster:
             cluster.client.persistence.record_definitions([DefinitionRecord("elsewhere", 1, "x")])
-            found[f"host, {threads} threads"] = _by_host(cluster, threads, count // 5)
+            found[f"host, {threads} thread{'s' if threads > 1 else ''}"] = _by_host(
+                cluster, threads, count // 5
+            )
     return found
 
 
 def _over_amqp(cluster: Cluster, workflow: str, count: int) -> float:
-    connection = pika.BlockingConnection(pika.URLParameters(cluster.urls.queue))
-    channel, prefix = connection.channel(), cluster.urls.prefix
-    began = time.perf_counter()
-    for number in range(count):
-        body = {"workflow": workflow, "data": {"number": number}}
-        properties = pika.BasicProperties(delivery_mode=2, message_id=f"{prefix}:{number}")
-        channel.basic_publish(prefix, "workflow.start", json.dumps(body).encode(), properties)
-    until(lambda: cluster.count({}) >= count, 120)
-    took = time.perf_counter() - began
-    connection.close()
-    return count / took
+    prefix = cluster.urls.prefix
+
+    def produce() -> None:
+        with pika.BlockingConnection(pika.URLParameters(cluster.urls.queue)) as connection:
+            channel = connection.channel()
+            for number in range(count):
+                body = {"workflow": workflow, "data": {"number": number}}
+                properties = pika.BasicProperties(delivery_mode=2, message_id=f"{prefix}:{number}")
+                channel.basic_publish(prefix, "workflow.start", json.dumps(body).encode(), properties)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    found = rate(lambda: True, lambda: cluster.count({}), count)
+    producer.join()
+    return found
 
 
 def _by_host(cluster: Cluster, threads: int, count: int) -> float:
-    cluster.client.start_workflow("elsewhere")
+    def start(number: int) -> None:
+        cluster.client.start_workflow("elsewhere", data={"number": number})
+
+    start(-1)  # connects
     with ThreadPoolExecutor(threads) as pool:
         began = time.perf_counter()
-        list(
-            pool.map(
-                lambda number: cluster.client.start_workflow("elsewhere", data={"n": number}), range(count)
-            )
-        )
+        list(pool.map(start, range(count)))
         return count / (time.perf_counter() - began)
 
 
@@ -64,5 +70,5 @@ WORKLOAD = Workload(
     "starts, stored",
     "starts/s",
     run,
-    [Target("AMQP, one producer", lambda m: m["AMQP"], 1500, 4000)],
+    [Target("AMQP, one producer", lambda f: f["AMQP"], 1500, 4000)],
 )

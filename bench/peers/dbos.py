@@ -1,103 +1,146 @@
-"""DBOS on PostgreSQL (Debian's, fsync on): workflows of ten steps, drained from its queue."""
+"""DBOS on PostgreSQL (fsync on): workflows of ten steps, drained from its queue.
+
+A quarter of the instances, since it takes longest; the rate is from the first step to the last end.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from bench.harness import Env, rate, until
-from bench.peers.environment import missing, python
+from bench.harness import Env, Figures, free_port, rate, until
+from bench.peers.environment import Peer, PeerError, processes, python, version
+from bench.processes import CommandError, kill, output, spawn
 
 APP = """
-import sys, threading, uuid
-from dbos import DBOS, DBOSConfig, Queue
-DBOS(config=DBOSConfig(name="bench", system_database_url=sys.argv[1], run_admin_server=False))
-queue = Queue("chains", concurrency=16, worker_concurrency=16, polling_interval_sec=0.05)
+import sys, threading
+from dbos import DBOS, DBOSClient, Queue
+
+URL = sys.argv[1]
+if sys.argv[2] == "submit":
+    client = DBOSClient(system_database_url=URL)
+    for _ in range(int(sys.argv[3])):
+        client.enqueue({"queue_name": "chains", "workflow_name": "chain"})
+    client.destroy()
+    sys.exit()
+
+DBOS(config={"name": "bench", "system_database_url": URL, "run_admin_server": False, "log_level": "ERROR"})
+queue = Queue("chains", worker_concurrency=16, polling_interval_sec=0.05)
 
 @DBOS.step()
 def nothing():
     return None
 
-@DBOS.workflow()
+@DBOS.workflow(name="chain")
 def chain():
     for _ in range(10):
         nothing()
 
-if sys.argv[2] == "submit":
-    DBOS.listen_queues([]) if hasattr(DBOS, "listen_queues") else None
-    DBOS.launch()
-    for _ in range(int(sys.argv[3])):
-        queue.enqueue(chain)
+DBOS.launch()
+if sys.argv[2] == "prepare":
     DBOS.destroy()
 else:
-    DBOS.launch()
     threading.Event().wait()
 """
 
 
-def rates(env: Env, count: int) -> dict[str, float]:
+def rates(env: Env, count: int) -> Figures:
     """Chains a second by number of worker processes."""
-    interpreter = python(env, "dbos", "dbos", "psycopg[binary]")
-    if interpreter is None:
-        return {}
-    found = {}
-    for processes in (1, 2):
-        value = _rate(env, interpreter, processes, count // 4)
-        if value is not None:
-            found[f"DBOS, {processes} process{'es' if processes > 1 else ''}"] = value
-    return found
-
-
-def _binary(name: str) -> str | None:
-    places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    return str(places[-1]) if places else shutil.which(name)
-
-
-def _rate(env: Env, interpreter: Path, processes: int, count: int) -> float | None:
     if _binary("initdb") is None:
-        return missing("DBOS", "PostgreSQL is not installed (apt-get install postgresql)")
-    with tempfile.TemporaryDirectory(prefix="liteflow-bench-pg-") as folder:
-        os.chmod(folder, 0o777)
-        port, data = 15432, f"{folder}/data"
-        as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        raise PeerError("PostgreSQL is not installed (apt-get install postgresql)")
+    interpreter = python(env, "dbos", "dbos", "psycopg[binary]")
+    return {f"DBOS, {processes(number)}": _rate(interpreter, number, max(count // 4, 1)) for number in (1, 2)}
 
-        def pg(name: str, *arguments: str) -> None:
-            command = [*as_user, str(_binary(name)), *arguments]
-            subprocess.run(command, check=True, capture_output=True, cwd=folder, timeout=60)
 
-        running: list[subprocess.Popen[bytes]] = []
+@dataclass(frozen=True)
+class Postgres:
+    """A server of our own."""
+
+    folder: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/bench"
+
+    def ask(self, query: str, database: str = "bench") -> str:
+        """What psql prints for a query."""
+        command = [str(_binary("psql")), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-At"]
+        return output([*command, "-c", query, database], folder=self.folder).strip()
+
+    def answers(self) -> bool:
+        """True when it takes connections."""
         try:
-            pg("initdb", "-D", data, "-U", "postgres", "-A", "trust")
-            options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
-            pg("pg_ctl", "-D", data, "-w", "-o", options, "-l", f"{folder}/log", "start")
-            url = f"postgresql://postgres@127.0.0.1:{port}/bench"
-            script = Path(folder) / "app.py"
-            script.write_text(APP)
-            command = [str(interpreter), str(script), url]
-            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            subprocess.run([*command, "submit", str(count)], check=True, timeout=300, **quiet)
-            running = [subprocess.Popen([*command, "work"], **quiet) for _ in range(processes)]
+            return self.ask("select 1", "postgres") == "1"
+        except CommandError:
+            return False
 
-            def done() -> int:
-                query = "select count(*) from dbos.workflow_status where status = 'SUCCESS'"
-                psql = [str(_binary("psql")), "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-At"]
-                found = subprocess.run([*psql, "-c", query, "bench"], check=True, capture_output=True)
-                return int(found.stdout)
 
-            until(lambda: done() > 0, 60, 0.1)
-            if done() >= count * 0.9:
-                return missing("DBOS", "its submitter had done the work already")
-            return rate(done, count)
-        except (subprocess.SubprocessError, TimeoutError) as exc:
-            return missing("DBOS", str(exc))
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL as it comes, which syncs each commit, run by an unprivileged user."""
+    with tempfile.TemporaryDirectory(prefix="liteflow-bench-pg-") as name:
+        folder = Path(name)
+        folder.chmod(0o777)  # the server's user makes its folder in it
+        user = "postgres" if os.geteuid() == 0 else None
+        server = Postgres(folder, free_port())
+        data = f"{folder}/data"
+        initdb = [str(_binary("initdb")), "-D", data, "-U", "postgres", "-A", "trust"]
+        output(initdb, folder=folder, user=user)
+        options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
+        command = [str(_binary("postgres")), "-D", data, "-p", str(server.port), *options]
+        (folder / "log").touch()
+        running = spawn(command, folder=folder, user=user, log=folder / "log")
+        try:
+            until(server.answers, 60, 0.1)
+            server.ask("create database bench", "postgres")
+            yield server
         finally:
-            for process in running:
-                process.kill()
-                process.wait()
-            subprocess.run(
-                [*as_user, str(_binary("pg_ctl")), "-D", data, "-m", "immediate", "stop"],
-                check=False, capture_output=True, cwd=folder,
-            )  # fmt: skip
+            kill([running])
+
+
+def _binary(name: str) -> Path | None:
+    places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    found = str(places[-1]) if places else shutil.which(name)
+    return None if found is None else Path(found)
+
+
+def _version(env: Env) -> str:
+    server = (
+        output([str(_binary("postgres")), "--version"], folder=Path("/")).strip()
+        if _binary("postgres")
+        else ""
+    )
+    return f"{server}, {version(env, 'dbos', 'dbos', 'psycopg')}"
+
+
+def _rate(interpreter: Path, number: int, count: int) -> float:
+    with postgres() as server:
+        script = server.folder / "app.py"
+        script.write_text(APP)
+        command = [str(interpreter), str(script), server.url]
+        output([*command, "prepare"], folder=server.folder)
+        output([*command, "submit", str(count)], folder=server.folder)
+
+        def moved() -> bool:
+            return server.ask("select exists (select 1 from dbos.operation_outputs)") == "t"
+
+        def ended() -> int:
+            return int(server.ask("select count(*) from dbos.workflow_status where status = 'SUCCESS'"))
+
+        log = server.folder / "app.log"
+        running = [spawn([*command, "work"], folder=server.folder, log=log) for _ in range(number)]
+        try:
+            return rate(moved, ended, count)
+        except TimeoutError as exc:
+            raise PeerError(f"{exc}: {log.read_text(errors='replace')[-1000:]}") from exc
+        finally:
+            kill(running)
+
+
+PEER = Peer("DBOS", rates, _version)

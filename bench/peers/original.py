@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
-from bench.harness import Env
-from bench.peers.environment import missing, python
+from bench.harness import Env, Figures
+from bench.peers.environment import Peer, python, version
+from bench.processes import output
 
 SCRIPT = """
 import json, os, sys, time
@@ -41,14 +41,12 @@ os._exit(0)  # its threads take their time
 """
 
 
-def rate(env: Env, count: int) -> float | None:
-    """Chains a second; None if it can't be had."""
+def rates(env: Env, count: int) -> Figures:
+    """Chains a second of one process."""
     interpreter = python(env, "original", "liteflow.core==0.3.1")
-    if interpreter is None:
-        return None
-    command = [str(interpreter), "-c", SCRIPT, str(count)]
-    try:
-        done = subprocess.run(command, check=True, capture_output=True, timeout=300, cwd=env.cache, env={})
-    except subprocess.SubprocessError as exc:
-        return missing("the original", str(exc))
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    # Isolated (-I): it has our name, and must not find us.
+    printed = output([str(interpreter), "-I", "-c", SCRIPT, str(count)], folder=env.cache)
+    return {"original": float(json.loads(printed.splitlines()[-1]))}
+
+
+PEER = Peer("original", rates, lambda env: version(env, "original", "liteflow.core"))

@@ -7,116 +7,132 @@ and the rate is from the first call to the last answer. The server is started an
 from __future__ import annotations
 
 import json
-import os
 import platform
-import subprocess
 import tempfile
 import urllib.request
 from pathlib import Path
 
-from bench.harness import Env, until
-from bench.peers.environment import missing, python
+from bench.harness import Env, Figures, free_port, until
+from bench.peers.environment import DIES_WITH_PARENT, Peer, PeerError, processes, python, version
+from bench.processes import CommandError, kill, output, spawn
 
-SERVICE = """
+SERVICE = (
+    DIES_WITH_PARENT
+    + """
 import restate
 chain = restate.Service("chain")
 
 @chain.handler()
 async def run(ctx: restate.Context, number: int) -> int:
     for step in range(10):
-        await ctx.run(f"step {step}", lambda: None)
+        await ctx.run_typed(f"step {step}", lambda: None)
     return number
 
 app = restate.app([chain])
 """
+)
 
 CLIENT = """
 import asyncio, json, sys, time
-import httpx
+PORT, COUNT, AT_ONCE = int(sys.argv[1]), int(sys.argv[2]), 32
 
-async def main(port, count):
-    gate = asyncio.Semaphore(32)
-    async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=32)) as client:
-        async def call(number):
-            async with gate:
-                (await client.post(f"http://127.0.0.1:{port}/chain/run", json=number)).raise_for_status()
-        await asyncio.gather(*(call(number) for number in range(32)))
-        began = time.perf_counter()
-        await asyncio.gather(*(call(number) for number in range(count)))
-        print(json.dumps(count / (time.perf_counter() - began)))
+async def caller(numbers):
+    # By hand: the client's CPU time is not to be what is measured.
+    reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+    for number in numbers:
+        body = json.dumps(number)
+        writer.write(
+            b"POST /chain/run HTTP/1.1\\r\\nhost: localhost\\r\\ncontent-type: application/json\\r\\n"
+            + f"content-length: {len(body)}\\r\\n\\r\\n{body}".encode()
+        )
+        head = (await reader.readuntil(b"\\r\\n\\r\\n")).decode().lower()
+        assert head.startswith("http/1.1 200"), head
+        length = next(line for line in head.splitlines() if line.startswith("content-length:"))
+        assert json.loads(await reader.readexactly(int(length.partition(":")[2]))) == number
+    writer.close()
 
-asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
+async def main():
+    await asyncio.gather(*(caller([n]) for n in range(AT_ONCE)))  # warm
+    numbers = iter(range(COUNT))
+    began = time.perf_counter()
+    await asyncio.gather(*(caller(numbers) for _ in range(AT_ONCE)))
+    print(json.dumps(COUNT / (time.perf_counter() - began)))
+
+asyncio.run(main())
 """
-SERVICE_PORT, INGRESS_PORT, ADMIN_PORT = 19080, 18080, 19070
 
 
-def rates(env: Env, count: int) -> dict[str, float]:
+def rates(env: Env, count: int) -> Figures:
     """Chains a second, with one and with two service processes."""
-    interpreter = python(env, "restate", "restate_sdk", "hypercorn", "httpx")
+    interpreter = python(env, "restate", "restate_sdk[serde]", "hypercorn")
     server = _server(env)
-    if interpreter is None or server is None:
-        return {}
-    found = {}
-    for processes in (1, 2):
-        rate = _rate(env, interpreter, server, processes, count)
-        if rate is not None:
-            found[f"Restate, {processes} process{'es' if processes > 1 else ''}"] = rate
-    return found
+    return {f"Restate, {processes(number)}": _rate(interpreter, server, number, count) for number in (1, 2)}
 
 
-def _server(env: Env) -> Path | None:
+def _package() -> str:
+    machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    return f"@restatedev/restate-server-linux-{machine}"
+
+
+def _server(env: Env) -> Path:
     folder = env.cache / "restate-server"
     folder.mkdir(parents=True, exist_ok=True)
-    machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), "x64")
-    name = f"@restatedev/restate-server-linux-{machine}"
-    binary = folder / "node_modules" / name / "bin" / "restate-server"
+    binary = folder / "node_modules" / _package() / "bin" / "restate-server"
     if not binary.exists():
         try:
-            subprocess.run(["npm", "install", "--silent", name], cwd=folder, check=True, timeout=300)
-        except (subprocess.SubprocessError, OSError) as exc:
-            missing("Restate", f"its server can't be had from npm: {exc}")
-            return None
+            output(["npm", "install", "--prefix", str(folder), _package()], folder=folder, seconds=600)
+        except CommandError as exc:
+            raise PeerError(f"its server can't be had from npm: {exc}") from exc
     return binary
 
 
-def _rate(env: Env, interpreter: Path, server: Path, processes: int, count: int) -> float | None:
-    with tempfile.TemporaryDirectory(prefix="liteflow-bench-restate-") as folder:
-        (Path(folder) / "chain_service.py").write_text(SERVICE)
+def _version(env: Env) -> str:
+    package = env.cache / "restate-server" / "node_modules" / _package() / "package.json"
+    server = json.loads(package.read_text())["version"] if package.exists() else "none"
+    return (
+        f"server {server}, {version(env, 'restate', 'restate_sdk', 'restate-sdk', 'Hypercorn', 'hypercorn')}"
+    )
+
+
+def _rate(interpreter: Path, server: Path, number: int, count: int) -> float:
+    with tempfile.TemporaryDirectory(prefix="liteflow-bench-restate-") as name:
+        folder = Path(name)
+        (folder / "chain_service.py").write_text(SERVICE)
+        serving, ingress, admin, node = (free_port() for _ in range(4))
         settings = {
             "RESTATE_BASE_DIR": f"{folder}/data",
-            "RESTATE_INGRESS__BIND_ADDRESS": f"127.0.0.1:{INGRESS_PORT}",
-            "RESTATE_ADMIN__BIND_ADDRESS": f"127.0.0.1:{ADMIN_PORT}",
-            "RESTATE_BIND_ADDRESS": "127.0.0.1:15122",
+            "RESTATE_INGRESS__BIND_ADDRESS": f"127.0.0.1:{ingress}",
+            "RESTATE_ADMIN__BIND_ADDRESS": f"127.0.0.1:{admin}",
+            "RESTATE_BIND_ADDRESS": f"127.0.0.1:{node}",
+            "RESTATE_ADVERTISED_ADDRESS": f"http://127.0.0.1:{node}",
         }
-        bind = ["--bind", f"127.0.0.1:{SERVICE_PORT}", "--workers", str(processes)]
-        service = [str(interpreter.parent / "hypercorn"), "chain_service:app", *bind]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-        running = [
-            subprocess.Popen([str(server), "--node-name", "bench"], env={**os.environ, **settings}, **quiet),
-            subprocess.Popen(service, start_new_session=True, **quiet),
-        ]
+        hypercorn = [str(interpreter.parent / "hypercorn"), "chain_service:app", "--workers", str(number)]
+        log = folder / "log"
+        running = []
         try:
-            until(_register, 60, 0.2)
-            command = [str(interpreter), "-c", CLIENT, str(INGRESS_PORT), str(count)]
-            done = subprocess.run(command, check=True, capture_output=True, timeout=300)
-            return float(json.loads(done.stdout))
-        except (subprocess.SubprocessError, TimeoutError) as exc:
-            missing("Restate", str(exc))
-            return None
+            running.append(
+                spawn([str(server), "--node-name", "bench"], folder=folder, environment=settings, log=log)
+            )
+            running.append(spawn([*hypercorn, "--bind", f"127.0.0.1:{serving}"], folder=folder, log=log))
+            until(lambda: _register(admin, serving), 60, 0.2)
+            client = [str(interpreter), "-c", CLIENT, str(ingress), str(count)]
+            return float(json.loads(output(client, folder=folder)))
+        except TimeoutError as exc:
+            raise PeerError(f"it does not answer: {log.read_text(errors='replace')[-1000:]}") from exc
         finally:
-            running[0].kill()
-            subprocess.run(["pkill", "-KILL", "-s", str(running[1].pid)], check=False)
-            for process in running:
-                process.wait()
+            kill(running)
 
 
-def _register() -> bool:
-    body = json.dumps({"uri": f"http://127.0.0.1:{SERVICE_PORT}"}).encode()
+def _register(admin: int, serving: int) -> bool:
+    body = json.dumps({"uri": f"http://127.0.0.1:{serving}"}).encode()
     request = urllib.request.Request(
-        f"http://127.0.0.1:{ADMIN_PORT}/deployments", body, {"content-type": "application/json"}
+        f"http://127.0.0.1:{admin}/deployments", body, {"content-type": "application/json"}
     )
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
             return bool(answer.status < 300)
     except OSError:
         return False
+
+
+PEER = Peer("Restate", rates, _version)

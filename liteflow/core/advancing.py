@@ -10,9 +10,12 @@ from functools import partial
 from liteflow.core import engine
 from liteflow.core.activation import Activation, Phase
 from liteflow.core.bodies import Check
+from liteflow.core.errors import LiteFlowError
 from liteflow.core.hops import Hops
 from liteflow.core.inputs import (
     ConditionsHeld,
+    EventsFound,
+    Input,
     OutboxSent,
 )
 from liteflow.core.models import (
@@ -35,6 +38,26 @@ class Advancing(Hops):
         """Commit what has happened; run what is ready; leave when there is nothing left to do."""
         if act.phase is not Phase.ACTIVE or act.committing:
             return
+        inputs = list(act.inputs)
+        try:
+            self._go_on(act)
+        except Exception as exc:
+            if act.instance is None or act.committing or self._under_way(act):
+                raise  # what is under way comes back here
+            log.exception("workflow %s can't be advanced", act.instance_id)
+            act.inputs = inputs
+            self._set_aside(act, act.instance, f"it can't be advanced: {type(exc).__name__}: {exc}")
+
+    @staticmethod
+    def _under_way(act: Activation) -> bool:
+        return bool(act.waiting_for) or any(not job.ended for job in act.busy.values())
+
+    def _set_aside(self, act: Activation, instance: Instance, reason: str) -> None:
+        """Its state is none that an engine has made. Unless it is parked, its message is held for ever."""
+        act.busy.clear()
+        self._park(act, instance.revision, reason, "that its document is mended")
+
+    def _go_on(self, act: Activation) -> None:
         assert act.instance is not None and act.definition is not None and act.lease is not None
         now = self._persistence.now()
         inputs, act.inputs = act.inputs, []
@@ -47,6 +70,8 @@ class Advancing(Hops):
         # An event that came in time counts, also if nobody has looked for it before the time-out.
         due = EPOCH if act.looking else certainly
         transition = None
+        if inputs and self._run_ahead(act, inputs, now, due, certainly):
+            return
         if inputs or not engine.at_rest(act.instance, due):
             transition = engine.advance(
                 act.instance, act.definition, now, inputs, due=due,
@@ -62,6 +87,35 @@ class Advancing(Hops):
             self._dispatch(act, act.instance, certainly, transition)
         if not (act.committing or act.busy or act.waiting_for or act.inputs or act.timer):
             self._nothing_to_do(act, now)
+
+    def _run_ahead(
+        self, act: Activation, inputs: list[Input], now: datetime, due: datetime, certainly: datetime
+    ) -> bool:
+        """Run what events have made ready before it is stored that they are taken.
+
+        That goes into the commit of the first result then, which saves one. Nothing is lost by it: until
+        then the events are in the log, and the wake-up is not acknowledged.
+        """
+        instance, definition = act.instance, act.definition
+        assert instance is not None and definition is not None
+        if not all(isinstance(happened, EventsFound) for happened in inputs):
+            return False
+        if act.busy or act.suspect or act.one_by_one or definition.has_conditions:
+            return False
+        if not engine.at_rest(instance, due):
+            return False
+        transition = engine.advance(
+            instance, definition, now, inputs, due=due, options=self._options(definition)
+        )
+        if transition is None:
+            return False
+        ahead = instance.copy()
+        transition.apply(ahead)
+        self._dispatch(act, ahead, certainly, None)
+        if not act.busy:
+            return False
+        act.inputs = [*inputs, *act.inputs]
+        return True
 
     @staticmethod
     def _lease_until(act: Activation, lease: Lease, now: datetime) -> datetime:
@@ -168,6 +222,10 @@ class Advancing(Hops):
             act.waiting_for -= 1
             act.flushing = False
             if isinstance(result, Exception):
+                if not isinstance(result, LiteFlowError) and not act.committing and not self._under_way(act):
+                    reason = f"its outbox can't be sent: {type(result).__name__}: {result}"
+                    self._set_aside(act, instance, reason)
+                    return
                 log.warning("workflow %s: its outbox can't be sent now: %s", act.instance_id, result)
                 act.leave = act.unsent = True
             else:

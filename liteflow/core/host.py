@@ -188,6 +188,7 @@ class WorkflowHost(WorkflowClient):
             with self._state:
                 if self._open:
                     self._open = False
+                    self._events.close()
                     self.queue.close()
                     self._endings.forget()
                     self.lock.close()
@@ -261,7 +262,7 @@ def configure_workflow_host(
 def _check_sharing(
     persistence: PersistenceProvider, queue: QueueProvider, lock: LockProvider, settings: Settings
 ) -> None:
-    if not persistence.shared or settings.allow_local_lock:
+    if not persistence.shared or persistence.embedded or settings.allow_local_lock:
         return
     for what, provider in (("queue", queue), ("lock", lock)):
         if not provider.shared:

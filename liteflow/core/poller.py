@@ -67,6 +67,7 @@ class Poller:
         self._settings = settings
         self._lease: Lease | None = None
         self._purge_at = 0.0
+        self._recall_until: datetime | None = None
         self._periodic = Periodic("scheduler", self._round)
         self._unsubscribe: Callable[[], None] = lambda: None
         self._runnable = Runnable(persistence)
@@ -78,7 +79,13 @@ class Poller:
         return self._lease is not None
 
     def start(self) -> None:
-        """Begin to scan."""
+        """Begin to scan.
+
+        With lock and queue of this process alone, a lasting store is what a process before has left: nobody
+        else is at anything, and the messages that were sent are gone. So what it had at hand is looked at.
+        """
+        if self._persistence.shared and not self._queue.shared and not self._lock.shared:
+            self._recall_until = self._persistence.now() + timedelta(seconds=LONGEST_HOLD)
         self._unsubscribe = self._queue.subscribe(DUE_TOPIC, self._due_earlier)
         self._periodic.start()
 
@@ -102,7 +109,7 @@ class Poller:
             for definition in sorted(self._runnable.read()):
                 redrive(self._persistence, self._queue, *definition)
             self._look_at_parked = False
-        while self._send_due() or self._send_events():
+        while self._recall() or self._send_due() or self._send_events():
             if not self._lead():
                 return 0.0
         if self._purge_events():
@@ -128,6 +135,17 @@ class Poller:
             self._leads_now()
             return True
         return False
+
+    def _recall(self) -> bool:
+        """Send one page of what is due as late as a message counts as lost; True if there may be more."""
+        if self._recall_until is None:
+            return False
+        until = self._recall_until
+        recalled = self._persistence.hold_due(until, lambda _: until + timedelta(microseconds=1), PAGE)
+        self._send([_message(one) for one in recalled])
+        if len(recalled) < PAGE:
+            self._recall_until = None
+        return len(recalled) == PAGE
 
     def _send_due(self) -> bool:
         """One page; True if there may be more."""
@@ -175,7 +193,7 @@ class Poller:
                     "workflow %s was due at %s and nobody has looked at it; sending its id again",
                     one.instance_id, one.wake_at.isoformat(),
                 )  # fmt: skip
-            messages.append(Message(queue, one.instance_id))
+            messages.append(_message(one))
         self._send(messages)
 
     def _hold_until(self, now: datetime, due: Due) -> datetime:
@@ -220,3 +238,7 @@ class Poller:
 
 def _definition(due: Due) -> DefinitionKey:
     return due.workflow_definition_id, due.version
+
+
+def _message(due: Due) -> Message:
+    return Message(workflow_queue(due.workflow_definition_id, due.version), due.instance_id)

@@ -236,15 +236,15 @@ class Taking(Hops):
 
     def _park(self, act: Activation, revision: int, reason: str, needs: str) -> None:
         parked = Parked(reason, self._persistence.now(), needs)
-        self._set_aside(act, revision, parked, partial(self._leave, act))
+        self._park_then(act, revision, parked, partial(self._leave, act))
 
     def _leave_to_others(self, act: Activation, instance: Instance, parked: Parked) -> None:
         """Park what can't be run here, and tell the others, who may be able to."""
         # First the lease is given back, or those who are told would find it taken.
         tell = partial(self._tell_of_parked, act, instance)
-        self._set_aside(act, instance.revision, parked, partial(self._release_then, act, tell))
+        self._park_then(act, instance.revision, parked, partial(self._release_then, act, tell))
 
-    def _set_aside(self, act: Activation, revision: int, parked: Parked, then: Callable[[], None]) -> None:
+    def _park_then(self, act: Activation, revision: int, parked: Parked, then: Callable[[], None]) -> None:
         log.warning("workflow %s is parked: %s; it needs %s", act.instance_id, parked.reason, parked.needs)
         ended = [h for h in act.inputs if isinstance(h, BodyEnded) and h.claim is not None]
         if ended and revision != -1:  # what long steps have done is not to be lost

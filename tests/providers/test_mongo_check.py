@@ -74,7 +74,7 @@ def test_a_server_that_is_not_there(prefix: str) -> None:
 
 
 def test_a_url_that_is_none(prefix: str) -> None:
-    (found,) = checked("mongodb://localhost:27017/liteflow?w=0", prefix)
+    (found,) = checked("mongodb://localhost:27017/liteflow?w=0&journal=false", prefix)
     assert (found.severity, "w=0" in found.message) == (Severity.PROBLEM, True)
 
 

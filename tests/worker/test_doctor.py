@@ -19,11 +19,12 @@ from liteflow.core.memory_queue import SingleNodeQueueProvider
 from liteflow.core.memory_store import MemoryPersistenceProvider
 from liteflow.core.models import DefinitionRecord, Event, Instance, Parked
 from liteflow.core.parking import nobody_runs
-from liteflow.core.providers import Message, QueueState, workflow_queue
+from liteflow.core.providers import EVENTS_QUEUE, QueueState, workflow_queue
 from liteflow.core.survey import ProcessRecord
 from liteflow.worker.cli import main
 from liteflow.worker.wiring import Servers
 
+QUEUE = workflow_queue("order", 1)
 ORDER_1, ORDER_2 = DefinitionRecord("order", 1, "x"), DefinitionRecord("order", 2, "y")
 
 
@@ -62,6 +63,10 @@ class Cluster:
         self.beat("w1", definitions=(ORDER_1,))
         self.beat("s1", schedules=True, leads=True)
         self.beat("s2", schedules=True)
+        self.queue.open()
+        self.queue.consume(
+            [EVENTS_QUEUE, QUEUE, workflow_queue("order", 2)], 1, lambda delivery: None
+        ).cancel()
         return self
 
     def beat(self, process_id: str, seconds_ago: float = 0, **more: Any) -> None:
@@ -132,8 +137,7 @@ def test_nobody_is_there(cluster: Cluster) -> None:
     ],
 )
 def test_schedulers(cluster: Cluster, schedulers: dict[str, bool], words: str) -> None:
-    cluster.store.record_definitions([ORDER_1])
-    cluster.beat("w1", definitions=(ORDER_1,))
+    cluster.well().store.forget_processes(["s1", "s2"])
     for name, leads in schedulers.items():
         cluster.beat(name, schedules=True, leads=leads)
     assert words in cluster.only("scheduler", "WARNING")["message"]
@@ -216,9 +220,6 @@ def test_overdue_events(cluster: Cluster) -> None:
     assert "events wait to be delivered" in cluster.only("overdue", "PROBLEM")["message"]
 
 
-QUEUE = workflow_queue("order", 1)
-
-
 @pytest.mark.parametrize(
     ("state", "severity", "words"),
     [
@@ -255,8 +256,7 @@ def test_servers_that_are_away(cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 def test_the_document_has_the_numbers(cluster: Cluster) -> None:
     cluster.well()
     cluster.open(2, status=WorkflowStatus.SUSPENDED)
-    cluster.queue.open()
-    cluster.queue.send([Message(QUEUE, "1-0")])
+    cluster.queue.states[QUEUE] = QueueState(QUEUE, True, 1, 2, 3, "quorum")
     document = json.loads(cluster.run("doctor", "--json").stdout)
     assert document["status"] == "OK"
     assert document["definitions"] == [

@@ -166,7 +166,7 @@ def _processes(cluster: Cluster) -> Iterator[Finding]:
         yield problem("workers", "no worker is alive: no workflow goes on", "start `liteflow worker MODULE`")
     else:
         machines = len({process.machine for process in cluster.workers})
-        yield well("workers", f"{len(cluster.workers)} alive, on {machines} machines")
+        yield well("workers", f"{len(cluster.workers)} alive, on {_count(machines, 'machine')}")
     for process in cluster.processes:
         if process.until <= cluster.now:
             yield warning(

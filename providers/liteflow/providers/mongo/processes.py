@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from liteflow.core.forms import Conversion, Form, list_of
 from liteflow.core.models import FORMAT_VERSION, DefinitionRecord
 from liteflow.core.survey import ProcessRecord
 from liteflow.providers.mongo.errors import repeated
-from liteflow.providers.mongo.forms import TIME, Conversion, Form, list_of
+from liteflow.providers.mongo.forms import TIME
 from liteflow.providers.mongo.indexes import Documents
+from liteflow.providers.mongo.reading import readable_ones
 
 _DEFINITIONS = list_of(Form(DefinitionRecord, {}))
 _PROCESS = Form(
@@ -37,7 +39,7 @@ class ProcessLog:
 
     def all(self) -> list[ProcessRecord]:
         """See `PersistenceProvider.processes`."""
-        return [_process(document) for document in self._collection.find({}).sort("_id", 1)]
+        return list(readable_ones("process", _process, self._collection.find({}).sort("_id", 1)))
 
     def forget(self, process_ids: Sequence[str]) -> None:
         """See `PersistenceProvider.forget_processes`."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from pymongo import UpdateOne
+from bson.raw_bson import RawBSONDocument
 
+from liteflow.core.errors import DataError
 from liteflow.core.models import Parked, WorkflowStatus
 from liteflow.core.providers import ClaimRenewal, Due, Waiter, WakeMove
 from liteflow.providers.mongo import documents
 from liteflow.providers.mongo.errors import repeated
 from liteflow.providers.mongo.indexes import Collections
+from liteflow.providers.mongo.reading import readable, readable_page, set_aside
 from liteflow.providers.mongo.values import time_from_bson, time_to_bson
+from liteflow.providers.mongo.writing import encoded, update
 
 NOT_ENDED = [int(status) for status in WorkflowStatus if not status.ended]
 ANY_DUE: dict[str, Any] = {"wake_at": {"$gt": ""}}
@@ -52,13 +55,21 @@ class Scheduling:
         found = {document["_id"]: document for document in query}
         if not found:
             return []
-        due = {instance_id: documents.due(document) for instance_id, document in found.items()}
+        due, wrong = {}, {}
+        for instance_id, document in found.items():
+            try:
+                due[instance_id] = documents.due(document)
+            except DataError as exc:
+                wrong[instance_id] = exc
+        set_aside(self._instances, "wake_at", wrong)
+        if not due:
+            return []
         token = uuid.uuid4().hex
         holds = []
         for instance_id, one in due.items():
             same = {name: found[instance_id].get(name) for name in ("_id", "revision", "wake_at")}
-            holds.append(UpdateOne(same, _held(hold(one), one.holds + 1, token)))
-        if self._instances.bulk_write(holds, ordered=False).matched_count < len(holds):
+            holds.append(_statement(same, _held(hold(one), one.holds + 1, token)))
+        if update(self._instances, holds) < len(holds):
             mine = self._loose.find({"_id": {"$in": list(due)}, "hold.token": token}, {"_id": 1})
             got = {document["_id"] for document in mine}
             return [one for one in due.values() if one.instance_id in got]
@@ -66,34 +77,36 @@ class Scheduling:
 
     def next_due(self) -> datetime | None:
         """The earliest `wake_at`."""
-        found = self._loose.find_one(ANY_DUE, {"wake_at": 1}, sort=[("wake_at", 1)])
-        return time_from_bson(found["wake_at"]) if found is not None else None
+        while (found := self._loose.find_one(ANY_DUE, {"wake_at": 1}, sort=[("wake_at", 1)])) is not None:
+            try:
+                with readable(f"workflow {found['_id']}"):
+                    return time_from_bson(found["wake_at"])
+            except DataError as exc:
+                set_aside(self._instances, "wake_at", {found["_id"]: exc})
+        return None
 
     def lower_wake(self, wakes: Mapping[str, datetime]) -> None:
         """See `PersistenceProvider.lower_wake`."""
         updates = [
-            UpdateOne(
+            _statement(
                 {"_id": instance_id, "status": {"$in": NOT_ENDED}},
                 {"$min": {"wake_at": time_to_bson(wake_at)}, "$unset": {"message_sent": ""}},
             )
             for instance_id, wake_at in wakes.items()
         ]
-        if updates:
-            repeated(lambda: self._instances.bulk_write(updates, ordered=False))
+        update(self._instances, updates)
 
     def move_wake(self, moves: Sequence[WakeMove]) -> None:
         """See `PersistenceProvider.move_wake`."""
         updates = [_move(move) for move in moves]
-        if updates:
-            repeated(lambda: self._loose.bulk_write(updates, ordered=False))
+        update(self._loose, updates)
 
     def renew_claims(self, renewals: Sequence[ClaimRenewal]) -> list[bool]:
         """See `PersistenceProvider.renew_claims`."""
         updates = [_renewal(renewal) for renewal in renewals]
         if not updates:
             return []
-        result = repeated(lambda: self._instances.bulk_write(updates, ordered=False))
-        if result.matched_count == len(updates):
+        if update(self._instances, updates) == len(updates):
             return [True] * len(renewals)
         ids = [renewal.instance_id for renewal in renewals]
         stored = {found["_id"]: found for found in self._instances.find({"_id": {"$in": ids}}, {"claims": 1})}
@@ -117,9 +130,12 @@ class Scheduling:
 
     def parked(self, workflow_definition_id: str, version: int, after: str, limit: int) -> list[Waiter]:
         """See `PersistenceProvider.parked`."""
-        query = parked_query(workflow_definition_id, version, after)
-        found = self._instances.find(query, documents.WAITER_FIELDS).sort("_id", 1).limit(limit)
-        return [documents.waiter(document) for document in found]
+
+        def page(after: str) -> Iterable[Mapping[str, Any]]:
+            query = parked_query(workflow_definition_id, version, after)
+            return self._instances.find(query, documents.WAITER_FIELDS).sort("_id", 1).limit(limit)
+
+        return readable_page("workflow", documents.waiter, page, after, limit)
 
 
 def _held(until: datetime | Parked, count: int, token: str) -> dict[str, Any]:
@@ -130,7 +146,11 @@ def _held(until: datetime | Parked, count: int, token: str) -> dict[str, Any]:
     return {"$set": {"wake_at": time_to_bson(until), "hold": {"token": token, "count": count}}}
 
 
-def _move(move: WakeMove) -> UpdateOne:
+def _statement(condition: dict[str, Any], changes: Any) -> RawBSONDocument:
+    return encoded({"q": condition, "u": changes})
+
+
+def _move(move: WakeMove) -> RawBSONDocument:
     # None matches a field that is not there.
     expected = time_to_bson(move.expected) if move.expected is not None else None
     same = {"_id": move.instance_id, "revision": move.revision, "wake_at": expected}
@@ -138,18 +158,18 @@ def _move(move: WakeMove) -> UpdateOne:
     if not move.message_sent:
         cleared["message_sent"] = ""
     if move.new is None:
-        return UpdateOne(same, {"$unset": {**cleared, "wake_at": ""}})
+        return _statement(same, {"$unset": {**cleared, "wake_at": ""}})
     sent = {"message_sent": True} if move.message_sent else {}
-    return UpdateOne(same, {"$set": {"wake_at": time_to_bson(move.new), **sent}, "$unset": cleared})
+    return _statement(same, {"$set": {"wake_at": time_to_bson(move.new), **sent}, "$unset": cleared})
 
 
 _EARLIEST_END = {"$min": {"$map": {"input": {"$objectToArray": "$claims"}, "in": "$$this.v.until"}}}
 
 
-def _renewal(renewal: ClaimRenewal) -> UpdateOne:
+def _renewal(renewal: ClaimRenewal) -> RawBSONDocument:
     """In steps, since `wake_at` goes along only if it was the earliest end of the claims before."""
     claim = f"claims.{renewal.pointer_id}"
-    return UpdateOne(
+    return _statement(
         {"_id": renewal.instance_id, f"{claim}.token": renewal.claim.token},
         [
             {"$set": {"goes_along": {"$eq": ["$wake_at", _EARLIEST_END]}}},
