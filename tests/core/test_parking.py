@@ -140,6 +140,24 @@ def test_a_timer_that_nobody_can_run_waits_for_a_worker(cluster: Cluster) -> Non
     cluster.completes(instance_id)
 
 
+def test_an_event_for_what_nobody_can_run_is_not_lost_with_the_queue(
+    cluster: Cluster, stack: ExitStack
+) -> None:
+    """A single process on a lasting store, deployed without the definition, then with it."""
+    first = cluster.start(order(waiting), scheduler=True)
+    instance_id = first.start_workflow("order")
+    cluster.waits(instance_id)
+    first.stop()
+    second = Cluster(cluster.store, stack)
+    without = second.start(scheduler=True)
+    without.publish_event("paid", "k")
+    second.parked(instance_id)
+    without.stop()
+    third = Cluster(cluster.store, stack)
+    third.start(order(waiting), scheduler=True)
+    third.completes(instance_id)
+
+
 def test_others_are_punctual_beside_it(cluster: Cluster) -> None:
     cluster.start(order(lambda b: b.start_with(nothing).delay(0.2).then(nothing), version=2), scheduler=True)
     cluster.store.record_definitions([DefinitionRecord("order", 1, "x")])
