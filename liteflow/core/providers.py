@@ -438,7 +438,8 @@ class Consumer(abc.ABC):
 class QueueState:
     """What is known of a queue. `queue` is its logical name; None is what the provider can't tell.
 
-    `kind` is the server's word for the kind of queue. A queue that does not exist has all numbers 0.
+    `kind` is the server's word for the kind of queue. `consumer_timeout` is after how many seconds the server
+    takes a message for lost that a consumer has not acknowledged. One that does not exist has all counts 0.
     """
 
     queue: str
@@ -447,6 +448,7 @@ class QueueState:
     unacknowledged: int | None = None
     consumers: int | None = None
     kind: str | None = None
+    consumer_timeout: float | None = None
 
 
 class QueueProvider(Provider):

@@ -165,6 +165,56 @@ def test_check_without_permissions(own_rabbitmq: RabbitServer, prefix: str) -> N
     assert prefix in found.advice
 
 
+class ManagedServer(RabbitServer):
+    """One with the management plugin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.management_port = free_port()
+        (self.folder / "plugins").write_text("[rabbitmq_management].\n")
+        with (self.folder / "rabbitmq.conf").open("a") as configuration:
+            configuration.write(
+                f"management.tcp.port = {self.management_port}\nmanagement.tcp.ip = 127.0.0.1\n"
+                "collect_statistics_interval = 1000\n"
+            )
+
+    def management(self, password: str = "guest") -> str:
+        return f"http://guest:{password}@127.0.0.1:{self.management_port}"
+
+
+def test_what_the_management_plugin_tells(prefix: str) -> None:
+    server = ManagedServer()
+    server.start()
+    try:
+        with opened(server.url, prefix, management=server.management()) as provider:
+            assert "management plugin" in provider.check()[-1].message
+            assert provider.check()[-1].severity is Severity.OK
+            inbox = Inbox()
+            provider.consume(["one"], 2, inbox)
+            provider.send([Message("one", str(n)) for n in range(3)])
+            inbox.wait(2)
+            until(lambda: provider.inspect(["one"])[0].unacknowledged == 2)
+            assert provider.inspect(["one"])[0].consumer_timeout is None
+            raw = Raw(server.url, prefix)
+            raw.channel.queue_declare(raw.name("short"), durable=True, arguments={"x-consumer-timeout": 5000})
+            until(lambda: provider.inspect(["short"])[0].consumer_timeout == 5)
+            raw.close()
+            assert provider.inspect(["none"])[0].exists is False
+        wrong = RabbitMQQueueProvider(server.url, prefix, management=server.management("s3cret"))
+        found = wrong.check()[-1]
+        assert (found.severity, "refuses: 401" in found.message) == (Severity.PROBLEM, True)
+        assert "s3cret" not in f"{found}"
+    finally:
+        server.close()
+
+
+def test_a_management_plugin_that_is_not_there(amqp_url: str, prefix: str) -> None:
+    url = f"http://guest:s3cret@127.0.0.1:{free_port()}"
+    found = RabbitMQQueueProvider(amqp_url, prefix, management=url).check()[-1]
+    assert (found.severity, "does not answer" in found.message) == (Severity.PROBLEM, True)
+    assert "s3cret" not in f"{found}"
+
+
 # ---------------------------------------------------------------------------------- names and arguments
 
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from liteflow.core import Settings, WorkflowHost, WorkflowStatus
 from liteflow.core.commands import CommandServer, DeadLetter, DeadLetters
+from liteflow.core.errors import SettingsError
 from liteflow.core.findings import Finding, Severity, problem
 from liteflow.core.memory_lock import LocalLockProvider
 from liteflow.core.memory_queue import SingleNodeQueueProvider
@@ -227,11 +228,17 @@ def test_overdue_events(cluster: Cluster) -> None:
         (QueueState(QUEUE, True, 5, 0, 0, "quorum"), "WARNING", "has 5 messages and no consumer"),
         (QueueState(QUEUE, True, 10_001, 0, 1, "quorum"), "WARNING", "backlog of 10001"),
         (QueueState(QUEUE, True, 0, 0, 1, "classic"), "WARNING", "classic queue"),
+        (QueueState(QUEUE, True, 0, 0, 1, "quorum", 10.0), "WARNING", "consumer time-out of 10 s"),
     ],
 )
 def test_queues(cluster: Cluster, state: QueueState, severity: str, words: str) -> None:
     cluster.well().queue.states[QUEUE] = state
     assert words in cluster.only("queues", severity)["message"]
+
+
+def test_management_is_refused_where_it_means_nothing() -> None:
+    with pytest.raises(SettingsError, match="http://user:password@host:15672"):
+        Servers(management="nonsense").host(Settings())
 
 
 def test_dead_letters(cluster: Cluster) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -25,14 +25,20 @@ _MARKS = {Severity.OK: "ok", Severity.WARNING: "warning", Severity.PROBLEM: "PRO
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.option("--quiet", is_flag=True, help="Nothing about what is well.")
+@click.option(
+    "--management",
+    envvar="LITEFLOW_MANAGEMENT",
+    help="URL of RabbitMQ's management plugin, like http://guest:guest@localhost:15672, for unacknowledged"
+    " messages and time-outs of consumers.  [env: LITEFLOW_MANAGEMENT]",
+)
 @server_options
-def doctor(servers: Servers, as_json: bool, quiet: bool) -> None:
+def doctor(servers: Servers, as_json: bool, quiet: bool, management: str | None) -> None:
     """Check the servers and what waits for whom, and say what to do.
 
     Exits with 0 if all is well, 1 if there are warnings, 2 if there are problems.
     """
     with plain_errors():
-        host = servers.host(Settings())
+        host = replace(servers, management=management).host(Settings())
     findings, cluster = diagnose(host)
     worst = max(finding.severity for finding in findings)
     if as_json:

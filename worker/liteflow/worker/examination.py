@@ -23,6 +23,9 @@ OVERDUE_AFTER = 5.0
 CLOCK_TOLERANCE = 1.0
 """Seconds by which a clock may differ from the store's."""
 
+CONSUMER_TIMEOUT = 60.0
+"""Seconds for which a busy worker may hold a message: far less than a step takes, but not nothing."""
+
 REASONS_SHOWN = 5
 """So many dead letters are told of one by one."""
 
@@ -292,7 +295,10 @@ def _queues(cluster: Cluster) -> Iterator[Finding]:
             yield finding
     if cluster.queues and sound:
         waiting = sum(state.ready for state in cluster.queues)
-        yield well("queues", f"{len(cluster.queues)} queues, {_count(waiting, 'message')} waiting")
+        what = f"{len(cluster.queues)} queues, {_count(waiting, 'message')} waiting"
+        if all(state.unacknowledged is not None for state in cluster.queues):
+            what += f", {sum(state.unacknowledged or 0 for state in cluster.queues)} unacknowledged"
+        yield well("queues", what)
 
 
 def _queue(state: QueueState, workers: int) -> Iterator[Finding]:
@@ -312,6 +318,13 @@ def _queue(state: QueueState, workers: int) -> Iterator[Finding]:
         )
     if state.ready > BACKLOG:
         yield warning("queues", f"{name} has a backlog of {state.ready} messages", "add workers")
+    if state.consumer_timeout is not None and state.consumer_timeout < CONSUMER_TIMEOUT:
+        yield warning(
+            "queues",
+            f"{name} has a consumer time-out of {state.consumer_timeout:g} s: a busy worker may lose its"
+            " connection",
+            f"make it {CONSUMER_TIMEOUT:g} s or more",
+        )
     if state.kind == "classic":
         yield warning(
             "queues",

@@ -15,6 +15,7 @@ from liteflow.core.errors import ProviderError, UnavailableError
 from liteflow.core.findings import Finding, problem, warning, well
 from liteflow.providers.rabbitmq.channels import Channel, scratch
 from liteflow.providers.rabbitmq.driver import Driver, address, connect, describe, into
+from liteflow.providers.rabbitmq.management import Management
 from liteflow.providers.rabbitmq.topology import Topology
 
 AREA = "queue"
@@ -26,9 +27,18 @@ QUORUM_SINCE = (3, 8)
 """Release from when there are replicated queues."""
 
 
-def check(nodes: Sequence[URLParameters], topology: Topology) -> list[Finding]:
+def check(nodes: Sequence[URLParameters], topology: Topology, management: Management | None) -> list[Finding]:
     """See `Provider.check`. Of several nodes each is asked, since each may have to do alone."""
-    return asyncio.run(_check(nodes, topology))
+    found = asyncio.run(_check(nodes, topology))
+    return found if management is None else [*found, _management(management)]
+
+
+def _management(management: Management) -> Finding:
+    try:
+        management.overview()
+    except ProviderError as exc:
+        return problem(AREA, str(exc), "check --management; its user needs the tag 'monitoring'")
+    return well(AREA, f"the management plugin at {management.address} answers")
 
 
 async def _check(nodes: Sequence[URLParameters], topology: Topology) -> list[Finding]:
