@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -72,6 +71,7 @@ class Poller:
         self._unsubscribe: Callable[[], None] = lambda: None
         self._runnable = Runnable(persistence)
         self._look_at_parked = False
+        self._told_of: set[DefinitionKey] = set()  # definitions that have no worker
 
     @property
     def leads(self) -> bool:
@@ -170,14 +170,13 @@ class Poller:
     def _parked(self, parked: list[Due]) -> None:
         """These were just parked. Who has come since it was asked last has not seen that: ask once more."""
         runnable = self._runnable.read()
-        waiting = Counter(_definition(one) for one in parked)
-        for definition, count in sorted(waiting.items()):
+        self._told_of -= runnable
+        for definition in sorted({_definition(one) for one in parked}):
             if definition in runnable:
                 redrive(self._persistence, self._queue, *definition)
-            else:
-                log.warning(
-                    "%d instances of %s version %d are parked: no worker with it is alive", count, *definition
-                )
+            elif definition not in self._told_of:
+                self._told_of.add(definition)
+                log.warning("no worker with %s version %d is alive: its instances are parked", *definition)
 
     def _wake(self, due: list[Due]) -> None:
         depths: dict[str, int] = {}
