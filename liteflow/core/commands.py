@@ -49,6 +49,23 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A refused command: where it was sent, and why it was refused (code and reason)."""
+
+    routing_key: str
+    error: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetters:
+    """How many refused commands there are, and the first of them."""
+
+    count: int
+    first: list[DeadLetter]
+
+
 class CommandServer(abc.ABC):
     """What a queue provider also is if commands can come over its servers."""
 
@@ -61,3 +78,7 @@ class CommandServer(abc.ABC):
         a pause, as often as it takes. Any other exception counts as a defect: the command is given back
         once, and dead-lettered with the code ``internal`` when it happens again.
         """
+
+    @abc.abstractmethod
+    def dead_letters(self, limit: int) -> DeadLetters:
+        """The refused commands, at most `limit` of them in detail. They stay where they are."""

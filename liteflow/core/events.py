@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from liteflow.core.errors import UnavailableError
 from liteflow.core.models import Event
+from liteflow.core.presence import Runnable
 from liteflow.core.providers import (
     EVENTS_QUEUE,
     Delivery,
@@ -38,6 +39,7 @@ class EventDispatcher:
     def __init__(self, persistence: PersistenceProvider, queue: QueueProvider) -> None:
         self._persistence = persistence
         self._queue = queue
+        self._runnable = Runnable(persistence)
         self._stage: Stage[Delivery, None] | None = None
         self._starting = threading.Lock()
         self._marks: Stage[str, None] | None = None
@@ -88,17 +90,26 @@ class EventDispatcher:
             after = page[-1].instance_id
 
     def _wake(self, event: Event, waiters: Sequence[Waiter]) -> None:
-        if waiters:
-            self._queue.send(
-                [
-                    Message(
-                        workflow_queue(waiter.workflow_definition_id, waiter.version),
-                        waiter.instance_id,
-                        event.traceparent,
-                    )
-                    for waiter in waiters
-                ]
-            )
+        if not waiters:
+            return
+        self._queue.send(
+            [
+                Message(
+                    workflow_queue(waiter.workflow_definition_id, waiter.version),
+                    waiter.instance_id,
+                    event.traceparent,
+                )
+                for waiter in waiters
+            ]
+        )
+        runnable = self._runnable.definitions()
+        nobody_s = [one for one in waiters if (one.workflow_definition_id, one.version) not in runnable]
+        if nobody_s:
+            # Their messages may lie for long, and a queue of this process ends with it. The scheduler parks
+            # them, so that whoever can run them some day finds them in the store.
+            now = self._persistence.now()
+            self._persistence.lower_wake({one.instance_id: now for one in nobody_s})
+            self._queue.notify(DUE_TOPIC, str(now.timestamp()))
 
     def _mark(self, event: Event) -> None:
         """Have it marked as processed, with others, soon: nobody waits for that.

@@ -86,7 +86,7 @@ class Hops(abc.ABC):
         self._alone: Activation | None = None  # the suspect whose turn it is
         self._awaiting: deque[Activation] = deque()  # suspects that wait for theirs
         self._calls = Calls(persistence, queue, lock, settings.lease_ttl, self._loop)
-        self._unsubscribe: Callable[[], None] = lambda: None
+        self._unsubscribe: list[Callable[[], None]] = []
 
     def _options(self, definition: WorkflowDefinition) -> EngineOptions:
         return engine_options(self._settings, self._hooks, self._queue, definition)
@@ -182,6 +182,10 @@ class Hops(abc.ABC):
     @abc.abstractmethod
     def _leave(self, act: Activation) -> None:
         """Give the lease back, and go on as that turns out."""
+
+    @abc.abstractmethod
+    def _released(self, act: Activation, clean: bool | Exception) -> None:
+        """The lease was given back, or there was none."""
 
     @abc.abstractmethod
     def _release_then(self, act: Activation, action: Callable[[], None]) -> None:

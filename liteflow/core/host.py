@@ -26,13 +26,14 @@ from liteflow.core.models import (
     DefinitionRecord,
 )
 from liteflow.core.outbox import Outbox
+from liteflow.core.parking import redrive
 from liteflow.core.periodic import Periodic
 from liteflow.core.poller import Poller
+from liteflow.core.presence import Presence
 from liteflow.core.providers import (
     EVENTS_QUEUE,
     Consumer,
     LockProvider,
-    Message,
     PersistenceProvider,
     QueueProvider,
     workflow_queue,
@@ -43,9 +44,6 @@ from liteflow.core.views import WorkflowInstance
 from liteflow.core.workflow import Workflow
 
 log = logging.getLogger("liteflow.host")
-
-REDRIVE_AT_ONCE = 1000
-"""So many parked instances of a definition are sent at a time when a host that has it starts."""
 
 
 class WorkflowHost(WorkflowClient):
@@ -72,6 +70,7 @@ class WorkflowHost(WorkflowClient):
         self._runner: Runner | None = None
         self._poller: Poller | None = None
         self._heartbeat: Periodic | None = None
+        self._presence: Presence | None = None
         self._consumers: list[Consumer] = []
         self._event_consumer: Consumer | None = None
         self._prefetch = 0
@@ -148,11 +147,21 @@ class WorkflowHost(WorkflowClient):
             self._heartbeat = Periodic("heartbeat", partial(self._beat, self._runner))
             self._heartbeat.start()
             if self._with_scheduler:
-                self._poller = Poller(self.persistence, self.queue, self.lock, self.settings)
-                self._poller.start()
+                self._poller = Poller(
+                    self.persistence, self.queue, self.lock, self.settings, leads_now=self._tell_of_leading
+                )
+            self._presence = Presence(
+                self.persistence,
+                self.registry.get_all,
+                leading=lambda: None if self._poller is None else self._poller.leads,
+                revived=lambda: self._redrive(self.registry.get_all()),
+            )
+            self._presence.start()
             self._prefetch = self._runner.room
             self._event_consumer = self.queue.consume([EVENTS_QUEUE], 32, self._events.deliver)
             self._take_over(self.registry.get_all())
+            if self._poller is not None:
+                self._poller.start()
 
     def stop(self, timeout: float | None = None) -> bool:
         """Stop taking work, wait for running bodies up to `timeout` (`shutdown_timeout`), give back the rest.
@@ -173,7 +182,9 @@ class WorkflowHost(WorkflowClient):
                 finished = runner.stop(self.settings.shutdown_timeout if timeout is None else timeout)
                 if self._heartbeat is not None:
                     self._heartbeat.stop()
-                self._poller = self._heartbeat = None
+                if self._presence is not None:
+                    self._presence.stop()
+                self._poller = self._heartbeat = self._presence = None
             with self._state:
                 if self._open:
                     self._open = False
@@ -199,23 +210,25 @@ class WorkflowHost(WorkflowClient):
 
     def _take_over(self, definitions: list[WorkflowDefinition]) -> None:
         """Let the world know of the definitions, take their work, and look again at what was parked."""
-        runner = self._runner
-        if runner is None or not definitions:
+        runner, presence = self._runner, self._presence
+        if runner is None or presence is None or not definitions:
             return
         self.persistence.record_definitions(
             [DefinitionRecord(d.id, d.version, d.fingerprint) for d in definitions]
         )
+        # Told before it is looked for what is parked: nobody parks for want of a worker after that.
+        presence.beat()
         queues = [workflow_queue(d.id, d.version) for d in definitions]
         self._consumers.append(self.queue.consume(queues, self._prefetch, runner.deliver))
-        for definition in definitions:
-            self._redrive(definition)
+        self._redrive(definitions)
 
-    def _redrive(self, definition: WorkflowDefinition) -> None:
-        queue, after = workflow_queue(definition.id, definition.version), ""
-        while parked := self.persistence.parked(definition.id, definition.version, after, REDRIVE_AT_ONCE):
-            log.info("looking again at %d parked instances of %s", len(parked), definition.id)
-            self.queue.send([Message(queue, found.instance_id) for found in parked])
-            after = parked[-1].instance_id
+    def _tell_of_leading(self) -> None:
+        if self._presence is not None:
+            self._presence.nudge()
+
+    def _redrive(self, definitions: list[WorkflowDefinition]) -> None:
+        for definition in definitions:
+            redrive(self.persistence, self.queue, definition.id, definition.version)
 
     def _room_changed(self, instances: int) -> None:
         """Take no more messages than can be dealt with."""

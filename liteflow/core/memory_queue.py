@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from liteflow.core.errors import QueueUnavailableError
-from liteflow.core.providers import Consumer, Delivery, Message, QueueProvider
+from liteflow.core.providers import Consumer, Delivery, Message, QueueProvider, QueueState
 
 log = logging.getLogger("liteflow.queue")
 
@@ -123,6 +123,18 @@ class SingleNodeQueueProvider(QueueProvider):
         """Messages that wait in a queue."""
         with self._changed:
             return len(self._queues[queue].ready) if queue in self._queues else 0
+
+    def inspect(self, queues: Sequence[str]) -> list[QueueState]:
+        """See `QueueProvider.inspect`."""
+        with self._changed:
+            unacknowledged = Counter(delivery.message.queue for delivery in self._unacked)
+            return [self._state(name, unacknowledged[name]) for name in queues]
+
+    def _state(self, name: str, unacknowledged: int) -> QueueState:
+        queue = self._queues.get(name)
+        if queue is None:
+            return QueueState(name, False, 0, 0, 0)
+        return QueueState(name, True, len(queue.ready), unacknowledged, len(queue.takers), "memory")
 
     def notify(self, topic: str, body: str = "") -> None:
         """Broadcast to the subscribers of this object."""

@@ -17,6 +17,7 @@ from liteflow.core.memory_activities import ActivityPool
 from liteflow.core.memory_copy import own, own_transition
 from liteflow.core.memory_events import EventLog
 from liteflow.core.memory_index import DueIndex, WaitIndex
+from liteflow.core.memory_survey import survey
 from liteflow.core.models import (
     Activity,
     DefinitionRecord,
@@ -41,6 +42,7 @@ from liteflow.core.providers import (
     Waiter,
     WakeMove,
 )
+from liteflow.core.survey import ProcessRecord, Survey
 from liteflow.core.transition import Outcome, Transition
 
 ERRORS_KEPT = 1000
@@ -77,6 +79,7 @@ class MemoryPersistenceProvider(PersistenceProvider):
         self._events = EventLog()
         self._activities = ActivityPool()
         self._definitions: dict[tuple[str, int], DefinitionRecord] = {}
+        self._processes: dict[str, ProcessRecord] = {}
 
     def open(self) -> None:
         """Nothing to connect to."""
@@ -225,20 +228,29 @@ class MemoryPersistenceProvider(PersistenceProvider):
                     self._parked.discard(instance.id)
                     record.holds = 0
 
-    def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
+    def hold_due(self, now: datetime, hold: Callable[[Due], datetime | Parked], limit: int) -> list[Due]:
         """See `PersistenceProvider.hold_due`."""
         with self._lock:
-            found = [self._to_due(self._records[key]) for key in self._due.until(now, limit)]
+            found = [self._records[key] for key in self._due.until(now, limit)]
+            read = [(self._to_due(record), record.instance.revision) for record in found]
         # Outside of the lock: the function is the caller's.
-        holds = [(due, hold_until(due)) for due in found]
+        holds = [(due, revision, hold(due)) for due, revision in read]
         held: list[Due] = []
         with self._lock:
-            for due, until in holds:
+            for due, revision, until in holds:
                 record = self._records.get(due.instance_id)
-                if record is not None and record.instance.wake_at == due.wake_at:
-                    self._set_wake(record.instance, until)
+                if record is None:
+                    continue
+                instance = record.instance
+                if (instance.revision, instance.wake_at) != (revision, due.wake_at):
+                    continue
+                if isinstance(until, Parked):
+                    self._park(instance, until)
+                    record.holds = 0
+                else:
+                    self._set_wake(instance, until)
                     record.holds += 1
-                    held.append(due)
+                held.append(due)
         return held
 
     @staticmethod
@@ -291,9 +303,12 @@ class MemoryPersistenceProvider(PersistenceProvider):
         with self._lock:
             record = self._records.get(instance_id)
             if record is not None and revision in (-1, record.instance.revision):
-                record.instance.parked = parked
-                self._parked.add(instance_id)
-                self._set_wake(record.instance, None)
+                self._park(record.instance, parked)
+
+    def _park(self, instance: Instance, parked: Parked) -> None:
+        instance.parked = parked
+        self._parked.add(instance.id)
+        self._set_wake(instance, None)
 
     def parked(self, workflow_definition_id: str, version: int, after: str, limit: int) -> list[Waiter]:
         """See `PersistenceProvider.parked`."""
@@ -408,7 +423,7 @@ class MemoryPersistenceProvider(PersistenceProvider):
         with self._lock:
             return self._events.purge(before, limit)
 
-    # ---------------------------------------------------------------------- definitions, listing
+    # -------------------------------------------------------------------------------- definitions
 
     def record_definitions(self, definitions: Sequence[DefinitionRecord]) -> None:
         """See `PersistenceProvider.record_definitions`."""
@@ -421,6 +436,40 @@ class MemoryPersistenceProvider(PersistenceProvider):
         with self._lock:
             records = [self._definitions[key] for key in sorted(self._definitions)]
         return [record for record in records if workflow_definition_id in (None, record.id)]
+
+    def forget_definition(self, workflow_definition_id: str, version: int) -> bool:
+        """See `PersistenceProvider.forget_definition`."""
+        with self._lock:
+            return self._definitions.pop((workflow_definition_id, version), None) is not None
+
+    # -------------------------------------------------------------------------------- the cluster
+
+    def beat(self, process: ProcessRecord) -> None:
+        """See `PersistenceProvider.beat`."""
+        with self._lock:
+            self._processes[process.id] = process
+
+    def processes(self) -> list[ProcessRecord]:
+        """See `PersistenceProvider.processes`."""
+        with self._lock:
+            return [self._processes[key] for key in sorted(self._processes)]
+
+    def forget_processes(self, process_ids: Sequence[str]) -> None:
+        """See `PersistenceProvider.forget_processes`."""
+        with self._lock:
+            for process_id in process_ids:
+                self._processes.pop(process_id, None)
+
+    def survey(self, overdue_since: datetime) -> Survey:
+        """See `PersistenceProvider.survey`."""
+        with self._lock:
+            return survey(
+                [record.instance for record in self._records.values()],
+                [self._records[key].instance for key in self._parked],
+                overdue_since,
+            )
+
+    # -------------------------------------------------------------------------------- listing
 
     def list(self, query: ListFilter) -> Page:
         """See `PersistenceProvider.list`."""

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from liteflow.core.errors import UnavailableError
+from liteflow.core.models import Parked
+from liteflow.core.parking import nobody_runs, redrive
 from liteflow.core.periodic import Periodic
+from liteflow.core.presence import DefinitionKey, Runnable
 from liteflow.core.providers import (
     EVENTS_QUEUE,
     Due,
@@ -36,11 +39,17 @@ LONGEST_HOLD = 300.0
 PURGE_EVERY = 3600.0
 """Seconds between two looks for events that are old enough to be deleted."""
 
+REMEMBER_DEAD_FOR = 24 * 3600.0
+"""Seconds for which it is told of a process that it has died."""
+
 LEADER = "scheduler"
 
 
 class Poller:
-    """Scans the store by index while it leads. Several processes may have one: a lease elects."""
+    """Scans the store by index while it leads. Several processes may have one: a lease elects.
+
+    `leads_now` is called when it begins to lead.
+    """
 
     def __init__(
         self,
@@ -48,7 +57,9 @@ class Poller:
         queue: QueueProvider,
         lock: LockProvider,
         settings: Settings,
+        leads_now: Callable[[], None] = lambda: None,
     ) -> None:
+        self._leads_now = leads_now
         self._persistence = persistence
         self._queue = queue
         self._lock = lock
@@ -58,6 +69,14 @@ class Poller:
         self._recall_until: datetime | None = None
         self._periodic = Periodic("scheduler", self._round)
         self._unsubscribe: Callable[[], None] = lambda: None
+        self._runnable = Runnable(persistence)
+        self._look_at_parked = False
+        self._told_of: set[DefinitionKey] = set()  # definitions that have no worker
+
+    @property
+    def leads(self) -> bool:
+        """True while this one is at work, and not another."""
+        return self._lease is not None
 
     def start(self) -> None:
         """Begin to scan.
@@ -85,6 +104,11 @@ class Poller:
     def _round(self) -> float:
         if not self._lead():
             return self._settings.lease_ttl / 3
+        if self._look_at_parked:
+            # Whoever led before may have died between parking and asking who is there.
+            for definition in sorted(self._runnable.read()):
+                redrive(self._persistence, self._queue, *definition)
+            self._look_at_parked = False
         while self._recall() or self._send_due() or self._send_events():
             if not self._lead():
                 return 0.0
@@ -106,7 +130,9 @@ class Poller:
         outcome = self._lock.acquire([LEADER], ttl)[0]
         if isinstance(outcome, Lease):
             self._lease = outcome
+            self._look_at_parked = True
             log.info("this scheduler leads")
+            self._leads_now()
             return True
         return False
 
@@ -124,7 +150,35 @@ class Poller:
     def _send_due(self) -> bool:
         """One page; True if there may be more."""
         now = self._persistence.now()
-        due = self._persistence.hold_due(now, lambda one: self._hold_until(now, one), PAGE)
+        runnable: frozenset[DefinitionKey] | None = None
+
+        def hold(due: Due) -> datetime | Parked:
+            nonlocal runnable
+            if runnable is None:  # not asked for when nothing is due
+                runnable = self._runnable.definitions()
+            if _definition(due) in runnable:
+                return self._hold_until(now, due)
+            return nobody_runs(*_definition(due), now)
+
+        due = self._persistence.hold_due(now, hold, PAGE)
+        parked = [one for one in due if _definition(one) not in (runnable or ())]
+        if parked:
+            self._parked(parked)
+        self._wake([one for one in due if _definition(one) in (runnable or ())])
+        return len(due) == PAGE
+
+    def _parked(self, parked: list[Due]) -> None:
+        """These were just parked. Who has come since it was asked last has not seen that: ask once more."""
+        runnable = self._runnable.read()
+        self._told_of -= runnable
+        for definition in sorted({_definition(one) for one in parked}):
+            if definition in runnable:
+                redrive(self._persistence, self._queue, *definition)
+            elif definition not in self._told_of:
+                self._told_of.add(definition)
+                log.warning("no worker with %s version %d is alive: its instances are parked", *definition)
+
+    def _wake(self, due: list[Due]) -> None:
         depths: dict[str, int] = {}
         messages = []
         for one in due:
@@ -140,7 +194,6 @@ class Poller:
                 )  # fmt: skip
             messages.append(_message(one))
         self._send(messages)
-        return len(due) == PAGE
 
     def _hold_until(self, now: datetime, due: Due) -> datetime:
         seconds = min(self._settings.wake_grace * 2**due.holds, LONGEST_HOLD)
@@ -163,7 +216,14 @@ class Poller:
             log.info("%d events from before %s are deleted", purged, before.isoformat())
         if purged < PAGE:
             self._purge_at = time.monotonic() + PURGE_EVERY
+            self._forget_the_dead()
         return purged == PAGE
+
+    def _forget_the_dead(self) -> None:
+        """Delete the records of processes that have died long ago."""
+        before = self._persistence.now() - timedelta(seconds=REMEMBER_DEAD_FOR)
+        dead = [process.id for process in self._persistence.processes() if process.until < before]
+        self._persistence.forget_processes(dead)
 
     def _send(self, messages: list[Message]) -> None:
         if not messages:
@@ -173,6 +233,10 @@ class Poller:
         except UnavailableError as exc:
             # They are held; when the hold runs out they are sent again.
             log.warning("%d wake-ups could not be sent (%s); they are sent again later", len(messages), exc)
+
+
+def _definition(due: Due) -> DefinitionKey:
+    return due.workflow_definition_id, due.version
 
 
 def _message(due: Due) -> Message:

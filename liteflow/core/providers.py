@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from liteflow.core.findings import Finding
 from liteflow.core.models import (
     Activity,
     Claim,
@@ -30,6 +31,7 @@ from liteflow.core.models import (
     WorkflowStatus,
     WorkflowSummary,
 )
+from liteflow.core.survey import ProcessRecord, Survey
 from liteflow.core.transition import Outcome, Transition
 
 
@@ -50,6 +52,14 @@ class Provider(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Give back connections and threads. Safe at any time, also twice; `open` works again after."""
+
+    def check(self) -> list[Finding]:
+        """Look at the servers: do they answer, in a version, with settings and permissions that will do?
+
+        Needs no `open`, and creates nothing that stays. What goes wrong is a finding, not an exception. A
+        provider without servers has nothing to find.
+        """
+        return []
 
 
 # ---------------------------------------------------------------------------------------- persistence
@@ -236,11 +246,12 @@ class PersistenceProvider(Provider):
         """Parked instances of a definition, to be looked at again, in order of id, those after `after`."""
 
     @abc.abstractmethod
-    def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
-        """Instances with `wake_at` up to now, earliest first, at most `limit`, each now held.
+    def hold_due(self, now: datetime, hold: Callable[[Due], datetime | Parked], limit: int) -> list[Due]:
+        """Instances with `wake_at` up to now, earliest first, at most `limit`, each now held or parked.
 
-        The hold sets `wake_at` to `hold_until(due)` and raises the count of holds, by comparing with the
-        `wake_at` that was read; those that changed in between are left out of the answer.
+        Where `hold(due)` is a time, `wake_at` is set to it, and the count of holds is raised. Where it is a
+        reason to park, that is stored, and `wake_at` emptied. Both compare with the revision and the
+        `wake_at` that were read; those that changed in between are left out of the answer.
         """
 
     @abc.abstractmethod
@@ -344,6 +355,29 @@ class PersistenceProvider(Provider):
         """The recorded definitions, all or of one id."""
 
     @abc.abstractmethod
+    def forget_definition(self, workflow_definition_id: str, version: int) -> bool:
+        """Accept no more starts of a definition. False if it is not recorded."""
+
+    @abc.abstractmethod
+    def beat(self, process: ProcessRecord) -> None:
+        """Store the heartbeat of a process over its last one. `processes` shows it when this returns."""
+
+    @abc.abstractmethod
+    def processes(self) -> list[ProcessRecord]:
+        """The last heartbeats of all processes, in order of id; also of those that are dead."""
+
+    @abc.abstractmethod
+    def forget_processes(self, process_ids: Sequence[str]) -> None:
+        """Delete their records: they have ended."""
+
+    @abc.abstractmethod
+    def survey(self, overdue_since: datetime) -> Survey:
+        """Count the open instances, the parked ones, and those with `wake_at` up to a time.
+
+        For people: it may take a second for every million instances.
+        """
+
+    @abc.abstractmethod
     def list(self, query: ListFilter) -> Page:
         """Summaries of instances, newest first (create_time, then id, both descending)."""
 
@@ -404,6 +438,23 @@ class Consumer(abc.ABC):
         """End it; returns when no callback runs any more. Unacknowledged messages stay the holder's."""
 
 
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """What is known of a queue. `queue` is its logical name; None is what the provider can't tell.
+
+    `kind` is the server's word for the kind of queue. `consumer_timeout` is after how many seconds the server
+    takes a message for lost that a consumer has not acknowledged. One that does not exist has all counts 0.
+    """
+
+    queue: str
+    exists: bool | None
+    ready: int
+    unacknowledged: int | None = None
+    consumers: int | None = None
+    kind: str | None = None
+    consumer_timeout: float | None = None
+
+
 class QueueProvider(Provider):
     """Durable queues of short messages, and a broadcast."""
 
@@ -421,6 +472,10 @@ class QueueProvider(Provider):
     @abc.abstractmethod
     def depth(self, queue: str) -> int:
         """Messages ready for delivery in a queue, about; 0 for one that does not exist."""
+
+    def inspect(self, queues: Sequence[str]) -> list[QueueState]:
+        """What can be told of these queues, in their order. Creates none."""
+        return [QueueState(queue, None, self.depth(queue)) for queue in queues]
 
     @abc.abstractmethod
     def notify(self, topic: str, body: str = "") -> None:

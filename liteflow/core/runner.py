@@ -31,7 +31,7 @@ from liteflow.core.providers import (
 from liteflow.core.running import Running
 from liteflow.core.storing import Storing
 from liteflow.core.taking import Taking
-from liteflow.core.topics import CANCEL_TOPIC
+from liteflow.core.topics import CANCEL_TOPIC, PARKED_TOPIC
 
 log = logging.getLogger("liteflow.runner")
 
@@ -44,7 +44,10 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
     def start(self) -> None:
         """Begin to work."""
         self._loop.start()
-        self._unsubscribe = self._queue.subscribe(CANCEL_TOPIC, self._cancelled_elsewhere)
+        self._unsubscribe = [
+            self._queue.subscribe(CANCEL_TOPIC, self._cancelled_elsewhere),
+            self._queue.subscribe(PARKED_TOPIC, self._parked_elsewhere),
+        ]
 
     def deliver(self, delivery: Delivery) -> None:
         """Take a wake-up from the queue."""
@@ -62,7 +65,8 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
             self._idle.clear()
             self._loop.post(self._abandon)
             self._idle.wait(5)
-        self._unsubscribe()
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
         self._calls.close()
         self._slots.close()
         self._loop.stop()

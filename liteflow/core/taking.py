@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -28,12 +29,14 @@ from liteflow.core.models import (
     Request,
     WorkflowStatus,
 )
+from liteflow.core.parking import ParkedNotice, changed_definition, may_run, not_known_here
 from liteflow.core.providers import (
     Delivery,
     Lease,
     RequestOutcome,
     Taken,
 )
+from liteflow.core.topics import PARKED_TOPIC
 
 log = logging.getLogger("liteflow.runner")
 
@@ -175,15 +178,11 @@ class Taking(Hops):
             return
         instance = found
         definition = self._registry.find(instance.workflow_definition_id, instance.version)
-        what = f"{instance.workflow_definition_id} version {instance.version}"
         if definition is None:
-            self._park(act, instance.revision, f"workflow {what} is not known here", f"a worker with {what}")
+            self._leave_to_others(act, instance, not_known_here(instance, self._persistence.now()))
             return
-        if instance.fingerprint and instance.fingerprint != definition.fingerprint:
-            reason = f"the definition of {what} has changed since this instance began"
-            self._park(
-                act, instance.revision, reason, f"the definition with fingerprint {instance.fingerprint}"
-            )
+        if not may_run(definition, instance.fingerprint):
+            self._leave_to_others(act, instance, changed_definition(instance, self._persistence.now()))
             return
         act.suspect = self._seems_crashed(act, instance)
         self._activate(act, loaded, instance, definition)
@@ -236,7 +235,17 @@ class Taking(Hops):
         self._go(act)
 
     def _park(self, act: Activation, revision: int, reason: str, needs: str) -> None:
-        log.warning("workflow %s is parked: %s; it needs %s", act.instance_id, reason, needs)
+        parked = Parked(reason, self._persistence.now(), needs)
+        self._park_then(act, revision, parked, partial(self._leave, act))
+
+    def _leave_to_others(self, act: Activation, instance: Instance, parked: Parked) -> None:
+        """Park what can't be run here, and tell the others, who may be able to."""
+        # First the lease is given back, or those who are told would find it taken.
+        tell = partial(self._tell_of_parked, act, instance)
+        self._park_then(act, instance.revision, parked, partial(self._release_then, act, tell))
+
+    def _park_then(self, act: Activation, revision: int, parked: Parked, then: Callable[[], None]) -> None:
+        log.warning("workflow %s is parked: %s; it needs %s", act.instance_id, parked.reason, parked.needs)
         ended = [h for h in act.inputs if isinstance(h, BodyEnded) and h.claim is not None]
         if ended and revision != -1:  # what long steps have done is not to be lost
             act.inputs = []
@@ -244,13 +253,31 @@ class Taking(Hops):
             return
         self._settle_inputs(act, act.inputs)
         act.inputs = []
-        parked = Parked(reason, self._persistence.now(), needs)
 
         def done(result: object) -> None:
             if isinstance(result, Exception):
                 self._release_then(act, partial(self._pause, act, result))
             else:
                 act.instance = None
-                self._leave(act)
+                then()
 
         self._calls.write.put(partial(self._persistence.park, act.instance_id, revision, parked), done)
+
+    def _tell_of_parked(self, act: Activation, instance: Instance) -> None:
+        """Another process that has the right definition may share this queue. It looks at once."""
+        self._queue.notify(PARKED_TOPIC, ParkedNotice.of(instance).encode())
+        self._released(act, True)
+
+    def _parked_elsewhere(self, body: str) -> None:
+        """Somebody could not go on with an instance. From a thread of the queue provider."""
+        notice = ParkedNotice.decode(body)
+        if notice.fits(self._registry):
+            self._loop.post(partial(self._look_at, notice.instance_id))
+
+    def _look_at(self, instance_id: str) -> None:
+        """Like a wake-up, without a message."""
+        act = self._acts.get(instance_id)
+        if act is not None:
+            act.again = True
+        elif not self._draining:
+            self._begin(Activation(instance_id))

@@ -8,3 +8,6 @@ DUE_TOPIC = "due"
 
 ACTIVITY_TOPIC = "activity."
 """Broadcast, followed by an activity's name, when one is offered."""
+
+PARKED_TOPIC = "parked"
+"""Broadcast with a `ParkedNotice` when a process has parked what others may be able to run."""

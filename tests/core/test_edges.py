@@ -22,8 +22,8 @@ from liteflow.core import (
     WorkflowHost,
     WorkflowStatus,
     configure_workflow_host,
+    parking,
 )
-from liteflow.core import host as host_module
 from liteflow.core.draft import Draft
 from liteflow.core.lifecycle import LifecyclePublisher
 from liteflow.core.models import Claim, Instance, Parked
@@ -201,7 +201,7 @@ def test_a_parent_that_is_resumed_starts_a_child_of_its_own_again(make: Make) ->
 
 
 def test_all_parked_instances_are_looked_at_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module, "REDRIVE_AT_ONCE", 2)
+    monkeypatch.setattr(parking, "REDRIVE_AT_ONCE", 2)
     one, two = one_step(lambda context: None), one_step(lambda context: None)
     starter = make(one)
     ids = [starter.start_workflow("one") for _ in range(5)]

@@ -27,6 +27,7 @@ from liteflow.core.models import (
     WorkflowStatus,
 )
 from liteflow.core.providers import ListFilter, PersistenceProvider, WakeMove
+from liteflow.core.survey import ProcessRecord
 from liteflow.core.testing.persistence import PersistenceContract
 from liteflow.core.testing.persistence_commit import CommitContract
 from liteflow.core.testing.persistence_items import ItemsContract, large
@@ -484,6 +485,10 @@ class _Queries(CommandListener):
         if name in ("find", "findAndModify"):
             command = {key: value for key, value in event.command.items() if key in _EXPLAINED}
             self.commands.append(command)
+        if name == "aggregate":
+            self.commands.append(
+                {key: event.command[key] for key in ("aggregate", "pipeline", "hint", "cursor")}
+            )
         if name in ("update", "delete"):
             for single in event.command[f"{name}s"]:
                 self.commands.append({name: event.command[name], f"{name}s": [single]})
@@ -499,6 +504,7 @@ _EXPLAINED = (
 )
 
 _PARKED = Parked("missing", T0, "order 1")
+_PROCESS = ProcessRecord("p", "node", 1, "0.1.0", T0, T0, after(15))
 
 QUERIES: dict[str, Callable[[PersistenceProvider], Any]] = {
     "next_due": lambda p: p.next_due(),
@@ -520,6 +526,10 @@ QUERIES: dict[str, Callable[[PersistenceProvider], Any]] = {
     "release_activity": lambda p: p.release_activity("t7"),
     "finish_activity": lambda p: p.finish_activity("x"),
     "withdraw_activities": lambda p: p.withdraw_activities(["x", "y"]),
+    "forget_definition": lambda p: p.forget_definition("x", 1),
+    "beat": lambda p: p.beat(_PROCESS),
+    "processes": lambda p: p.processes(),
+    "forget_processes": lambda p: p.forget_processes(["x", "y"]),
     "list": lambda p: p.list(ListFilter(limit=10)),
     "list after a cursor": lambda p: p.list(ListFilter(limit=10, cursor=p.list(ListFilter(limit=10)).next)),
     "list by status": lambda p: p.list(ListFilter(limit=10, status=WorkflowStatus.SUSPENDED)),
@@ -558,6 +568,26 @@ def test_every_query_is_served_by_an_index(mongo_url: str, prefix: str) -> None:
                     assert read <= MOST_READ, (name, command, read)
                     keys = explained["executionStats"]["totalKeysExamined"]
                     assert keys <= 3 * MOST_READ, (name, command, keys)
+
+
+def test_counts_are_made_along_indexes(mongo_url: str, prefix: str) -> None:
+    """They read the keys or documents that they count, and no others."""
+    queries = _Queries()
+    for provider in opened(mongo_url, prefix, event_listeners=[queries]):
+        _populate(provider)
+        queries.commands.clear()
+        provider.survey(T0)
+        counts = [command for command in queries.commands if "aggregate" in command]
+        with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
+            database = client.get_default_database()
+            # 200 are open, 40 are parked, and some 100 are overdue.
+            for command, most_keys, most_read in zip(counts, (210, 50, 110), (0, 40, 101), strict=True):
+                explained = database.command("explain", command, verbosity="executionStats")
+                found = explained["stages"][0]["$cursor"] if "stages" in explained else explained
+                plan = found["queryPlanner"]["winningPlan"]
+                assert not set(_stages(plan.get("queryPlan", plan))) & {"COLLSCAN", "SORT"}, (command, plan)
+                assert found["executionStats"]["totalDocsExamined"] <= most_read, command
+                assert found["executionStats"]["totalKeysExamined"] <= most_keys, command
 
 
 def _populate(provider: PersistenceProvider) -> None:

@@ -18,8 +18,9 @@ import pika
 import pytest
 from servers import RabbitServer, free_port
 
-from liteflow.core.commands import Answer, Command, Refusal
+from liteflow.core.commands import Answer, Command, DeadLetter, DeadLetters, Refusal
 from liteflow.core.errors import ProviderError, QueueUnavailableError, SettingsError, StoreUnavailableError
+from liteflow.core.findings import Severity
 from liteflow.core.lifecycle import LifecycleMessage
 from liteflow.core.providers import Message, QueueProvider
 from liteflow.core.testing.queue import DEADLINE, Inbox, QueueContract, until
@@ -105,6 +106,113 @@ class TestContract(QueueContract):
     def elsewhere(self, amqp_url: str, prefix: str) -> Iterator[QueueProvider]:
         with opened(amqp_url, prefix + "x") as provider:
             yield provider
+
+
+# ----------------------------------------------------------------------------------------- inspection
+
+
+def test_the_kind_of_a_queue_is_told(provider: RabbitMQQueueProvider, raw: Raw) -> None:
+    raw.channel.queue_declare(raw.name("old"), durable=True)
+    raw.channel.queue_declare(raw.name("other"), durable=True, arguments={"x-queue-type": "quorum"})
+    provider.send([Message("new", "1")])
+    states = provider.inspect(["old", "other", "new", "none"])
+    assert [state.kind for state in states] == ["classic", "quorum, with other arguments", "quorum", None]
+    assert [state.exists for state in states] == [True, True, True, False]
+
+
+def test_dead_letters_are_told_of_and_stay(provider: RabbitMQQueueProvider, raw: Raw) -> None:
+    assert provider.dead_letters(5) == DeadLetters(0, [])
+    provider.serve_commands(lambda command: Refusal("malformed", f"no {command.body.decode()}"), 1)
+    for number in range(3):
+        raw.publish("workflow.start", str(number).encode())
+    until(lambda: raw.count(raw.name("dead")) == 3)
+    first = [DeadLetter("workflow.start", "malformed", f"no {number}") for number in range(2)]
+    for _ in range(2):
+        assert provider.dead_letters(2) == DeadLetters(3, first)
+        until(lambda: raw.count(raw.name("dead")) == 3)
+    raw.publish("", b"x")
+    raw.channel.basic_publish(raw.name("dead"), "", b"by somebody else")
+    until(lambda: raw.count(raw.name("dead")) == 5)
+    assert DeadLetter("", "", "") in provider.dead_letters(10).first
+
+
+def test_check_of_a_server_that_is_well(amqp_url: str, prefix: str, raw: Raw) -> None:
+    checked = RabbitMQQueueProvider(amqp_url, prefix).check()
+    assert {finding.severity for finding in checked} == {Severity.OK}
+    assert any("version" in finding.message for finding in checked)
+    with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
+        raw.count(raw.name("dead"))  # nothing was declared
+
+
+def test_check_of_a_server_that_is_not_there(prefix: str) -> None:
+    (found,) = RabbitMQQueueProvider(f"amqp://guest:s3cret@127.0.0.1:{free_port()}/", prefix).check()
+    assert found.severity is Severity.PROBLEM
+    assert "can't be reached" in found.message
+    assert "s3cret" not in f"{found}"
+
+
+def test_check_with_a_wrong_password(amqp_url: str, prefix: str) -> None:
+    (found,) = RabbitMQQueueProvider(amqp_url.replace("guest:guest", "guest:s3cret"), prefix).check()
+    assert (found.severity, "refuses" in found.message) == (Severity.PROBLEM, True)
+    assert "s3cret" not in f"{found}"
+
+
+def test_check_without_permissions(own_rabbitmq: RabbitServer, prefix: str) -> None:
+    control(own_rabbitmq, "set_permissions", "guest", "^other", ".*", ".*")
+    found = RabbitMQQueueProvider(own_rabbitmq.url, prefix).check()[-1]
+    assert found.severity is Severity.PROBLEM
+    assert "refuses this user" in found.message
+    assert prefix in found.advice
+
+
+class ManagedServer(RabbitServer):
+    """One with the management plugin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.management_port = free_port()
+        (self.folder / "plugins").write_text("[rabbitmq_management].\n")
+        with (self.folder / "rabbitmq.conf").open("a") as configuration:
+            configuration.write(
+                f"management.tcp.port = {self.management_port}\nmanagement.tcp.ip = 127.0.0.1\n"
+                "collect_statistics_interval = 1000\n"
+            )
+
+    def management(self, password: str = "guest") -> str:
+        return f"http://guest:{password}@127.0.0.1:{self.management_port}"
+
+
+def test_what_the_management_plugin_tells(prefix: str) -> None:
+    server = ManagedServer()
+    server.start()
+    try:
+        with opened(server.url, prefix, management=server.management()) as provider:
+            assert "management plugin" in provider.check()[-1].message
+            assert provider.check()[-1].severity is Severity.OK
+            inbox = Inbox()
+            provider.consume(["one"], 2, inbox)
+            provider.send([Message("one", str(n)) for n in range(3)])
+            inbox.wait(2)
+            until(lambda: provider.inspect(["one"])[0].unacknowledged == 2)
+            assert provider.inspect(["one"])[0].consumer_timeout is None
+            raw = Raw(server.url, prefix)
+            raw.channel.queue_declare(raw.name("short"), durable=True, arguments={"x-consumer-timeout": 5000})
+            until(lambda: provider.inspect(["short"])[0].consumer_timeout == 5)
+            raw.close()
+            assert provider.inspect(["none"])[0].exists is False
+        wrong = RabbitMQQueueProvider(server.url, prefix, management=server.management("s3cret"))
+        found = wrong.check()[-1]
+        assert (found.severity, "refuses: 401" in found.message) == (Severity.PROBLEM, True)
+        assert "s3cret" not in f"{found}"
+    finally:
+        server.close()
+
+
+def test_a_management_plugin_that_is_not_there(amqp_url: str, prefix: str) -> None:
+    url = f"http://guest:s3cret@127.0.0.1:{free_port()}"
+    found = RabbitMQQueueProvider(amqp_url, prefix, management=url).check()[-1]
+    assert (found.severity, "does not answer" in found.message) == (Severity.PROBLEM, True)
+    assert "s3cret" not in f"{found}"
 
 
 # ---------------------------------------------------------------------------------- names and arguments
@@ -493,6 +601,9 @@ def test_server_short_of_memory(own_rabbitmq: RabbitServer, prefix: str) -> None
             return False
 
         until(refused)
+        checked = RabbitMQQueueProvider(own_rabbitmq.url, prefix).check()[-1]
+        assert checked.severity is Severity.PROBLEM
+        assert "low on memory" in checked.message
         control(own_rabbitmq, "set_vm_memory_high_watermark", "0.6")
 
         def works() -> bool:

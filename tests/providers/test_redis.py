@@ -3,10 +3,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import redis
 from servers import RedisServer, free_port
 
 from liteflow.core import LockProvider, LockUnavailableError
 from liteflow.core.errors import SettingsError
+from liteflow.core.findings import Severity
 from liteflow.core.providers import Lease, Taken
 from liteflow.core.testing.lock import LockContract, got, until
 from liteflow.providers.redis import RedisLockProvider
@@ -141,3 +143,46 @@ def test_secrets_are_not_shown() -> None:
 def test_impossible_urls_are_refused(url: str) -> None:
     with pytest.raises(SettingsError):
         RedisLockProvider(url)
+
+
+# ----------------------------------------------------------------------------------------------- check
+
+
+def checked(*urls: str) -> tuple[Severity, str]:
+    """The worst that a check finds, and all that it says."""
+    found = RedisLockProvider(list(urls), prefix="checked").check()
+    return max(finding.severity for finding in found), "\n".join(f"{finding}" for finding in found)
+
+
+def test_check_of_masters_that_are_well(redis_url: str, redis_urls: list[str]) -> None:
+    for urls in ([redis_url], redis_urls):
+        severity, text = checked(*urls)
+        assert severity is Severity.OK
+        assert "version" in text
+
+
+def test_check_tells_whether_a_majority_answers(masters: list[RedisServer]) -> None:
+    urls = [master.url for master in masters]
+    masters[0].kill()
+    severity, text = checked(*urls)
+    assert severity is Severity.PROBLEM
+    assert "2 of 3 masters answer, 2 are needed" in text
+    assert checked(*urls[:2])[0] is Severity.PROBLEM
+    assert "1 of 2 masters answer, 2 are needed: nothing can be advanced" in checked(*urls[:2])[1]
+    assert "even number" in checked(*urls[1:])[1]
+
+
+def test_check_sees_what_would_cost_leases(own_redis: RedisServer) -> None:
+    with redis.Redis(port=own_redis.port) as client:
+        client.config_set("maxmemory", "100mb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        assert "may evict leases" in checked(own_redis.url)[1]
+        client.config_set("maxmemory-policy", "noeviction")
+        assert checked(own_redis.url)[0] is Severity.OK
+        client.execute_command("ACL SETUSER guest on >s3cret ~* +@all -eval")
+        limited = own_redis.url.replace("redis://", "redis://guest:s3cret@")
+        severity, text = checked(limited)
+        assert (severity, "refuses a lease" in text, "s3cret" in text) == (Severity.PROBLEM, True, False)
+        assert "refuses the user name" in checked(limited.replace("s3cret", "wrong"))[1]
+        client.replicaof("127.0.0.1", free_port())
+        assert "is a replica" in checked(own_redis.url)[1]

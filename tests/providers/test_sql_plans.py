@@ -41,6 +41,9 @@ PERIODIC: dict[str, Callable[[PersistenceProvider], Any]] = {
 
 MORE: dict[str, Callable[[PersistenceProvider], Any]] = {
     "definitions": lambda p: p.definitions("order"),
+    "forget_definition": lambda p: p.forget_definition("x", 1),
+    "processes": lambda p: p.processes(),
+    "forget_processes": lambda p: p.forget_processes(["x", "y"]),
     "history": lambda p: p.history("x"),
     "errors": lambda p: p.errors("x", 10),
     "count_crash": lambda p: p.count_crash("x", 1, 1),
@@ -66,8 +69,9 @@ MERGED: dict[str, Callable[[PersistenceProvider], Any]] = {
     "list after a cursor": lambda p: p.list(ListFilter(limit=10, cursor=p.list(ListFilter(limit=10)).next)),
     "list by workflow": lambda p: p.list(ListFilter(limit=10, workflow="order")),
     "list by time": lambda p: p.list(ListFilter(limit=10, created_after=T0, created_before=after(9))),
+    "survey": lambda p: p.survey(T0),
 }
-"""Pages that are merged from one page of each status: those are sorted, but no more than those."""
+"""Pages that are merged from one page of each status, and counts: only those are sorted."""
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -17,11 +16,11 @@ from typing import Any
 import pika
 import pymongo
 import pytest
+from cluster import Processes
 from servers import MongoServer, wait_for
 
-from liteflow.core import Settings, WorkflowHost, WorkflowStatus
+from liteflow.core import WorkflowStatus
 from liteflow.core.room import Room
-from liteflow.worker.wiring import Servers as Wiring
 
 HERE = Path(__file__).parent
 EXPECTED_STEPS = {"reserve": 1, "charge": 1, "pack": 2, "remind": 2, "close": 1}
@@ -30,52 +29,19 @@ ORDERS = int(os.environ.get("LITEFLOW_TEST_ORDERS", "80"))
 """So many orders run while workers are killed; one kill for every 100 of them, at least three."""
 
 
-class Cluster:
+class Cluster(Processes):
     def __init__(self, mongo_url: str, amqp_url: str, redis_url: str, prefix: str, logs: Path) -> None:
-        self.wiring = Wiring(mongo_url, amqp_url, redis_url, prefix)
-        self.logs = logs
-        self.processes: list[subprocess.Popen[bytes]] = []
+        super().__init__(mongo_url, amqp_url, redis_url, prefix, logs)
         self.audit: Any = pymongo.MongoClient(mongo_url)[f"audit_{prefix}"]["audit"]
-        self.environment = {
-            **os.environ,
-            "LITEFLOW_STORE": mongo_url,
-            "LITEFLOW_QUEUE": amqp_url,
-            "LITEFLOW_LOCK": redis_url,
-            "LITEFLOW_PREFIX": prefix,
-            "LITEFLOW_LEASE_TTL": "2",
-            "LITEFLOW_POLL_INTERVAL": "1",
-            "LITEFLOW_HEALTH_FILE": str(logs / "health"),
-            "AUDIT_URL": mongo_url,
-            "AUDIT_DATABASE": f"audit_{prefix}",
-        }
-        self.client: WorkflowHost = self.wiring.host(Settings()).open()
+        self.environment |= {"AUDIT_URL": mongo_url, "AUDIT_DATABASE": f"audit_{prefix}"}
         self.amqp = pika.BlockingConnection(pika.URLParameters(amqp_url))
         self.channel = self.amqp.channel()
 
-    def run(self, *arguments: str) -> subprocess.Popen[bytes]:
-        log = self.logs / f"{len(self.processes)}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "liteflow.worker", *arguments],
-                stdout=output,
-                stderr=output,
-                env=self.environment,
-                cwd=HERE,
-            )
-        self.processes.append(process)
-        process.log = log  # type: ignore[attr-defined]
-        return process
-
     def worker(self) -> subprocess.Popen[bytes]:
-        return self.run("worker", "cluster_workflows", "--shutdown-timeout", "5")
+        return self.run("worker", "cluster_workflows", "--shutdown-timeout", "5", folder=HERE)
 
     def scheduler(self) -> subprocess.Popen[bytes]:
-        return self.run("scheduler")
-
-    def ready(self, *processes: subprocess.Popen[bytes]) -> None:
-        for process in processes:
-            log: Path = process.log  # type: ignore[attr-defined]
-            wait_for(f"{process.args} is ready", lambda log=log: "ready" in log.read_text(), 30)
+        return self.run("scheduler", folder=HERE)
 
     def submit(self, count: int) -> None:
         for number in range(count):
@@ -107,24 +73,8 @@ class Cluster:
         result: dict[str, Any] = json.loads(answers[0])
         return result
 
-    def count(self, status: WorkflowStatus) -> int:
-        total, cursor = 0, None
-        while True:
-            page = self.client.list_workflows(status=status, limit=1000, cursor=cursor)
-            total += len(page.items)
-            if page.next is None:
-                return total
-            cursor = page.next
-
-    def log_text(self) -> str:
-        return "\n".join(path.read_text() for path in sorted(self.logs.glob("*.log")))
-
     def close(self) -> None:
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-        self.client.stop()
+        super().close()
         self.amqp.close()
 
 
@@ -307,7 +257,7 @@ def test_secrets_stay_out_of_the_logs(cluster: Cluster) -> None:
     cluster.environment["LITEFLOW_QUEUE"] = cluster.environment["LITEFLOW_QUEUE"].replace(
         "guest:guest", "guest:s3cret-word"
     )
-    process = cluster.run("worker", "cluster_workflows")
+    process = cluster.run("worker", "cluster_workflows", folder=HERE)
     assert process.wait(60) != 0
     text = cluster.log_text()
     assert "s3cret-word" not in text

@@ -6,6 +6,7 @@ import pytest
 
 from liteflow.core.providers import PersistenceProvider
 from liteflow.core.testing.persistence_activities import ActivityContract
+from liteflow.core.testing.persistence_cluster import ProcessContract, SurveyContract
 from liteflow.core.testing.persistence_commit import CommitContract
 from liteflow.core.testing.persistence_items import ItemsContract
 from liteflow.core.testing.persistence_purge import PurgeContract
@@ -37,6 +38,8 @@ class PersistenceContract(
     PurgeContract,
     DefinitionContract,
     ListingContract,
+    ProcessContract,
+    SurveyContract,
     ClockContract,
 ):
     """All of it. A subclass, named `Test...`, overrides `provider`."""

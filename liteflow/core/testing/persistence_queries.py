@@ -168,6 +168,16 @@ class DefinitionContract:
         provider.record_definitions([DefinitionRecord("a", 1, "y")])
         assert provider.definitions() == [DefinitionRecord("a", 1, "y")]
 
+    def test_a_definition_is_forgotten(self, provider: PersistenceProvider) -> None:
+        records = [DefinitionRecord("a", 1, "x"), DefinitionRecord("a", 2, "y")]
+        provider.record_definitions(records)
+        assert provider.forget_definition("a", 1)
+        assert not provider.forget_definition("a", 1)
+        assert not provider.forget_definition("b", 2)
+        assert provider.definitions() == records[1:]
+        provider.record_definitions(records)
+        assert provider.definitions() == records
+
 
 class ListingContract:
     """Listings show what fits, newest first, in pages that neither skip nor repeat."""

@@ -229,6 +229,24 @@ class WakeContract:
             after(60),
         ]
 
+    def test_a_due_one_is_parked_instead_of_held(self, provider: PersistenceProvider) -> None:
+        reason = Parked("nobody has it", T0, "a worker")
+        parked, held, changed = (created(provider, version=v, wake_at=T0) for v in (2, 1, 2))
+        provider.hold_due(T0, _for_a_minute, 10)
+
+        def park(due: Due) -> datetime | Parked:
+            if due.instance_id == changed.id:
+                assert provider.commit([step(changed, wake_at=T0)]) == [Outcome.COMMITTED]
+            return reason if due.version == 2 else _for_a_minute(due)
+
+        found = provider.hold_due(after(60), park, 10)
+        assert sorted(due.instance_id for due in found) == sorted([parked.id, held.id])
+        assert exact(loaded(provider, parked.id)) == exact(replace(parked, parked=reason, wake_at=None))
+        assert [one.instance_id for one in provider.parked("order", 2, "", 10)] == [parked.id]
+        assert loaded(provider, changed.id).parked is None
+        provider.lower_wake({parked.id: T0})
+        assert sorted(_holds(provider, after(120))) == [0, 0, 2]
+
     def test_two_who_hold_at_once_share(self, provider: PersistenceProvider) -> None:
         instances = [created(provider, wake_at=T0) for _ in range(40)]
         with ThreadPoolExecutor(4) as pool:

@@ -398,6 +398,28 @@ class QueueContract:
 
     # ------------------------------------------------------------------------------------- open and close
 
+    def test_inspect(self, provider: QueueProvider, second: QueueProvider) -> None:
+        """What is told of a queue is true, a queue that is not there is not made, and nothing is taken."""
+        (missing,) = provider.inspect(["one"])
+        assert (missing.queue, missing.ready) == ("one", 0)
+        assert missing.exists in (False, None)
+        assert provider.inspect(["one"])[0].exists in (False, None)
+        provider.send([Message("one", str(n)) for n in range(3)])
+        until(lambda: provider.inspect(["one"])[0].ready == 3)
+        (alone, _) = provider.inspect(["one", "two"])
+        assert alone.exists in (True, None)
+        assert alone.consumers in (0, None)
+        assert alone.unacknowledged in (0, None)
+        inbox = Inbox()
+        second.consume(["one"], 2, inbox)
+        inbox.wait(2)
+        assert not any(delivery.redelivered for delivery in inbox.items)
+        until(lambda: provider.inspect(["one"])[0].ready == 1)
+        (used,) = provider.inspect(["one"])
+        assert used.consumers in (1, None)
+        assert used.unacknowledged in (2, None)
+        assert provider.inspect([]) == []
+
     def test_closed_provider_loses_nothing(self, provider: QueueProvider, second: QueueProvider) -> None:
         """What a closed provider had not acknowledged is delivered to another."""
         inbox, other = Inbox(), Inbox(ack=True)

@@ -8,7 +8,7 @@ import click
 
 from liteflow.core._version import __version__
 from liteflow.core.settings import Settings
-from liteflow.worker import control, drawing, looking, submitting
+from liteflow.worker import control, doctor, drawing, looking, submitting
 from liteflow.worker.options import option, plain_errors, process_options, server_options
 from liteflow.worker.process import healthy
 from liteflow.worker.scheduler import run_scheduler
@@ -28,10 +28,13 @@ for command in (
     submitting.publish,
     looking.show,
     looking.list_workflows,
+    looking.list_definitions,
+    doctor.doctor,
     control.suspend,
     control.resume,
     control.terminate,
     control.purge,
+    control.retire,
     drawing.graph,
 ):
     main.add_command(command)

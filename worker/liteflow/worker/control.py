@@ -1,4 +1,4 @@
-"""Commands that steer: suspend, resume and terminate an instance, purge those that have ended."""
+"""Commands that steer: suspend, resume and terminate an instance, purge what has ended, retire versions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import click
 
 from liteflow.core.models import WorkflowStatus
+from liteflow.core.presence import alive
 from liteflow.worker.options import F, age, client, server_options
 from liteflow.worker.wiring import Servers
 
@@ -65,3 +66,25 @@ def purge(servers: Servers, status: str, older_than: timedelta, yes: bool) -> No
 def _question(status: str, prefix: str, before: datetime) -> str:
     when = before.strftime("%Y-%m-%d %H:%M:%S")
     return f"Delete all {status} workflows of {prefix!r} that ended before {when} UTC?"
+
+
+@click.command()
+@click.argument("workflow")
+@click.argument("version", type=int)
+@server_options
+def retire(servers: Servers, workflow: str, version: int) -> None:
+    """Accept no more starts of VERSION of WORKFLOW, which no worker has any more.
+
+    Starts without a version get the highest that is left. Instances that exist are not touched: they go on
+    when a worker that has the version comes, which also makes it known again.
+    """
+    with client(servers) as host:
+        for process in alive(host.persistence):
+            if any((one.id, one.version) == (workflow, version) for one in process.definitions):
+                raise click.ClickException(
+                    f"process {process.pid} on {process.machine} runs {workflow} version {version};"
+                    " end the workers that have it first"
+                )
+        if not host.persistence.forget_definition(workflow, version):
+            raise click.ClickException(f"{workflow} version {version} is not recorded")
+        click.echo(f"{workflow} version {version} is retired")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from liteflow.core.poller import Poller
+from liteflow.core.presence import Presence
 from liteflow.core.settings import Settings
 from liteflow.worker.process import run_until_signal, when_available
 from liteflow.worker.wiring import Servers
@@ -16,11 +17,14 @@ def run_scheduler(servers: Servers, settings: Settings) -> None:
     """Schedule until SIGTERM or SIGINT."""
     host = servers.host(settings, scheduler=False)
     when_available(host.open, host.stop)
-    poller = Poller(host.persistence, host.queue, host.lock, settings)
+    presence = Presence(host.persistence, leading=lambda: poller.leads)
+    poller = Poller(host.persistence, host.queue, host.lock, settings, leads_now=presence.nudge)
     try:
+        presence.start()
         poller.start()
         run_until_signal(host.persistence.next_due, "ready: scheduling")
     finally:
+        presence.stop()
         poller.stop()
         host.stop()
     log.info("stopped")

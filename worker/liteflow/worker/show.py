@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -18,6 +18,7 @@ from liteflow.core.models import (
     WorkflowSummary,
 )
 from liteflow.core.views import WorkflowInstance
+from liteflow.worker.examination import Definition
 from liteflow.worker.tree import in_tree_order
 
 
@@ -32,10 +33,10 @@ def instance_json(view: WorkflowInstance) -> dict[str, Any]:
         "reason": record.reason,
         "reference": record.reference,
         "description": record.description,
-        "create_time": _time(record.create_time),
-        "complete_time": _time(record.complete_time),
-        "next_execution": _time(record.next_execution),
-        "deadline": _time(record.deadline),
+        "create_time": time_json(record.create_time),
+        "complete_time": time_json(record.complete_time),
+        "next_execution": time_json(record.next_execution),
+        "deadline": time_json(record.deadline),
         "parent": record.parent,
         "revision": record.revision,
         "blocked_on": blocked_on(record),
@@ -46,9 +47,9 @@ def instance_json(view: WorkflowInstance) -> dict[str, Any]:
                 "step_id": pointer.step_id,
                 "status": pointer.status.name,
                 "active": pointer.active,
-                "start_time": _time(pointer.start_time),
-                "end_time": _time(pointer.end_time),
-                "sleep_until": _time(pointer.sleep_until),
+                "start_time": time_json(pointer.start_time),
+                "end_time": time_json(pointer.end_time),
+                "sleep_until": time_json(pointer.sleep_until),
                 "persistence_data": _plain(pointer.persistence_data),
                 "event_name": pointer.event_name,
                 "event_key": pointer.event_key,
@@ -74,8 +75,8 @@ def summary_json(summary: WorkflowSummary) -> dict[str, Any]:
         "workflow_definition_id": summary.workflow_definition_id,
         "version": summary.version,
         "reference": summary.reference,
-        "create_time": _time(summary.create_time),
-        "complete_time": _time(summary.complete_time),
+        "create_time": time_json(summary.create_time),
+        "complete_time": time_json(summary.complete_time),
         "parked": summary.parked,
     }
 
@@ -87,7 +88,12 @@ def blocked_on(record: Instance) -> list[dict[str, Any]]:
     if record.parked is not None:
         parked = record.parked
         return [
-            {"kind": "parked", "reason": parked.reason, "since": _time(parked.since), "needs": parked.needs}
+            {
+                "kind": "parked",
+                "reason": parked.reason,
+                "since": time_json(parked.since),
+                "needs": parked.needs,
+            }
         ]
     if record.status is WorkflowStatus.SUSPENDED:
         return [{"kind": "suspended", "reason": record.reason}]
@@ -102,31 +108,33 @@ def _pointer_blocked_on(record: Instance, pointer: Pointer) -> dict[str, Any] | 
         return None
     where = {"kind": why.pop("kind"), "step_id": pointer.step_id, "pointer_id": pointer.id}
     # The time of a step that is being compensated has ceased to run.
-    late = {} if pointer.deadline is None or pointer.compensating else {"deadline": _time(pointer.deadline)}
+    late = (
+        {} if pointer.deadline is None or pointer.compensating else {"deadline": time_json(pointer.deadline)}
+    )
     return {**where, **why, **late}
 
 
 def _pointer_waits(record: Instance, pointer: Pointer) -> dict[str, Any] | None:
     claim = record.claims.get(pointer.id)
     if claim is not None:
-        return {"kind": "running", "by": claim.by, "until": _time(claim.until)}
+        return {"kind": "running", "by": claim.by, "until": time_json(claim.until)}
     if pointer.compensating:
         return {"kind": "compensating", "error": pointer.error, "left": len(pointer.undo)}
     if pointer.status is PointerStatus.WAITING_FOR_EVENT:
-        until = {} if pointer.sleep_until is None else {"until": _time(pointer.sleep_until)}
+        until = {} if pointer.sleep_until is None else {"until": time_json(pointer.sleep_until)}
         return {**_awaited(pointer), **until}
     if pointer.status is PointerStatus.SLEEPING:
         kind = "retry" if pointer.retry_count else "timer"
-        return {"kind": kind, "until": _time(pointer.sleep_until), "error": pointer.error}
+        return {"kind": kind, "until": time_json(pointer.sleep_until), "error": pointer.error}
     return None
 
 
 def _awaited(pointer: Pointer) -> dict[str, Any]:
     if pointer.activity is not None:
-        return {"kind": "activity", "name": pointer.activity, "since": _time(pointer.start_time)}
+        return {"kind": "activity", "name": pointer.activity, "since": time_json(pointer.start_time)}
     if pointer.event_name == CHILD_EVENT:
-        return {"kind": "child", "id": pointer.event_key, "since": _time(pointer.start_time)}
-    since = _time(pointer.event_since)
+        return {"kind": "child", "id": pointer.event_key, "since": time_json(pointer.start_time)}
+    since = time_json(pointer.event_since)
     return {"kind": "event", "name": pointer.event_name, "key": pointer.event_key, "since": since}
 
 
@@ -179,7 +187,21 @@ def summary_lines(summaries: Iterable[WorkflowSummary]) -> list[str]:
         status = s.status.name + (" (parked)" if s.parked else "")
         created = s.create_time.strftime("%Y-%m-%d %H:%M:%S")
         rows.append((s.id, status, f"{s.workflow_definition_id}.{s.version}", s.reference or "-", created))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return _table(rows)
+
+
+def definition_lines(definitions: Iterable[Definition]) -> list[str]:
+    """What is known of definitions as a table."""
+    rows = [("WORKFLOW", "VERSION", "WORKERS", "RUNNABLE", "SUSPENDED", "PARKED", "")]
+    for one in definitions:
+        note = "waits for a worker" if one.waits_for_worker else "" if one.recorded else "not recorded"
+        counts = (one.version, one.workers, one.runnable, one.suspended, one.parked)
+        rows.append((one.id, *(str(count) for count in counts), note))  # type: ignore[arg-type]
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
@@ -254,7 +276,8 @@ def _plain(value: Any) -> Any:
     return codec.to_json(codec.encode(value))
 
 
-def _time(value: datetime | None) -> str | None:
+def time_json(value: datetime | None) -> str | None:
+    """A time as it stands in JSON."""
     return None if value is None else value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
 
 

@@ -22,12 +22,16 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 
 @dataclass(frozen=True)
 class Servers:
-    """Where a process finds its store, queue and lock, and the prefix of all names there."""
+    """Where a process finds its store, queue and lock, and the prefix of all names there.
+
+    `management` is where the queue server can be asked about itself, if that is elsewhere.
+    """
 
     store: str = DEFAULT_STORE
     queue: str = DEFAULT_QUEUE
     lock: str = DEFAULT_LOCK
     prefix: str = DEFAULT_PREFIX
+    management: str | None = None
 
     def __repr__(self) -> str:
         """Without the URLs: they may hold passwords."""
@@ -36,7 +40,8 @@ class Servers:
     def host(self, settings: Settings, *, scheduler: bool = True) -> WorkflowHost:
         """A host on these servers; nothing is connected yet."""
         persistence = _provider("persistence", "--store", self.store, self.prefix)
-        queue = _provider("queue", "--queue", self.queue, self.prefix)
+        more = {} if self.management is None else {"management": self.management}
+        queue = _provider("queue", "--queue", self.queue, self.prefix, **more)
         lock = _provider("lock", "--lock", self.lock, self.prefix)
         assert isinstance(persistence, PersistenceProvider)
         assert isinstance(queue, QueueProvider)
@@ -44,7 +49,7 @@ class Servers:
         return WorkflowHost(persistence, queue, lock, settings, scheduler=scheduler)
 
 
-def _provider(kind: str, option: str, url: str, prefix: str) -> Any:
+def _provider(kind: str, option: str, url: str, prefix: str, **more: str) -> Any:
     scheme, separator, _ = url.partition("://")
     if not separator or not _SCHEME.fullmatch(scheme := scheme.lower()):
         # What stands there is not repeated: it may be a password in the wrong place.
@@ -63,6 +68,10 @@ def _provider(kind: str, option: str, url: str, prefix: str) -> Any:
             f"{option}: the driver for {scheme}:// is not installed; pip install 'liteflow.core[{extra}]'"
         ) from exc
     try:
-        return factory(url, prefix=prefix)
+        return factory(url, prefix=prefix, **more)
+    except TypeError as exc:
+        if not more:
+            raise
+        raise SettingsError(f"{scheme}:// takes no --{' --'.join(more)}") from exc
     except ValueError as exc:
         raise SettingsError(f"{option}: the URL is not valid") from exc

@@ -44,6 +44,11 @@ class DefinitionLog:
         found = self._collection.find(query).sort("_id", 1)
         return list(readable_ones("definition", _record, found))
 
+    def forget(self, workflow_definition_id: str, version: int) -> bool:
+        """Delete one. False if it is not there, or was deleted by a call whose answer got lost."""
+        key = {"workflow": workflow_definition_id, "version": version}
+        return repeated(lambda: self._collection.delete_one({"_id": key})).deleted_count > 0
+
 
 def _record(document: Mapping[str, Any]) -> DefinitionRecord:
     key = document["_id"]

@@ -40,6 +40,7 @@ class Collections:
     events: Documents
     activities: Documents
     definitions: Documents
+    processes: Documents
 
     @staticmethod
     def of(database: Database[dict[str, Any]], prefix: str) -> Collections:
@@ -55,48 +56,47 @@ class Collections:
             events=database[f"{prefix}.events"],
             activities=database[f"{prefix}.activities"],
             definitions=database[f"{prefix}.definitions"],
+            processes=database[f"{prefix}.processes"],
         )
 
     def create_indexes(self) -> None:
-        """Create those that are missing. The other collections live by their `_id` alone.
+        """Create those that are missing.
 
         A user who may not is taken for a client: the workers and schedulers create them.
         """
         try:
-            self._create_indexes()
+            for collection, indexes in self.indexes():
+                collection.create_indexes(indexes)
         except OperationFailure as exc:
             if exc.code != UNAUTHORIZED:
                 raise
             log.info("this user may not create indexes; a worker does that")
 
-    def _create_indexes(self) -> None:
-        self.instances.create_indexes(
-            [
-                _index("due", "wake_at", partial="wake_at"),
-                _index("waits", "waits.name", "waits.key", "_id", partial="waits"),
-                _index("parked", "workflow_definition_id", "version", "_id", partial="parked"),
-                _index("parked_listing", "-create_time", "-_id", partial="parked"),
-                _index("status", "status", "-create_time", "-_id"),
-                _index("workflow", "workflow_definition_id", "status", "-create_time", "-_id"),
-                _index("reference", "reference", "-create_time", "-_id", partial="reference"),
-                _index("ended", "status", "complete_time", partial="complete_time"),
-            ]
-        )
-        self.events.create_indexes(
-            [
-                _index("time", "name", "key", "time", "_id"),
-                _index("due", "due", "_id", partial="due"),
-                _index("processed", "time", partial="processed"),
-            ]
-        )
-        self.activities.create_indexes(
-            [
-                # Read in order from the oldest; the lease's end is there to pass over those that are leased.
-                _index("offered", "name", "time", "_id", "until", where={"done": False}),
-                _index("token", "token", partial="token"),
-                _index("instance", "instance_id"),
-            ]
-        )
+    def indexes(self) -> list[tuple[Documents, list[IndexModel]]]:
+        """What has to be there. The other collections live by their `_id` alone."""
+        instances = [
+            _index("due", "wake_at", partial="wake_at"),
+            _index("waits", "waits.name", "waits.key", "_id", partial="waits"),
+            _index("parked", "workflow_definition_id", "version", "_id", partial="parked"),
+            _index("parked_listing", "-create_time", "-_id", partial="parked"),
+            # The definition is in it to be counted by, without a look at the documents.
+            _index("by_status", "status", "-create_time", "-_id", "workflow_definition_id", "version"),
+            _index("workflow", "workflow_definition_id", "status", "-create_time", "-_id"),
+            _index("reference", "reference", "-create_time", "-_id", partial="reference"),
+            _index("ended", "status", "complete_time", partial="complete_time"),
+        ]
+        events = [
+            _index("time", "name", "key", "time", "_id"),
+            _index("due", "due", "_id", partial="due"),
+            _index("processed", "time", partial="processed"),
+        ]
+        activities = [
+            # Read in order from the oldest; the lease's end is there to pass over those that are leased.
+            _index("offered", "name", "time", "_id", "until", where={"done": False}),
+            _index("token", "token", partial="token"),
+            _index("instance", "instance_id"),
+        ]
+        return [(self.instances, instances), (self.events, events), (self.activities, activities)]
 
 
 def of_instance(instance_id: str) -> dict[str, Any]:

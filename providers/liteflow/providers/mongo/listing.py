@@ -36,7 +36,7 @@ def _index(query: ListFilter) -> str:
         return "parked_listing"
     if query.reference is not None:
         return "reference"
-    return "workflow" if query.workflow is not None else "status"
+    return "workflow" if query.workflow is not None else "by_status"
 
 
 def listing_query(query: ListFilter) -> dict[str, Any]:

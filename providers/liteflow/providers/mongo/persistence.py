@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from liteflow.core.errors import ProviderError, StoreUnavailableError
+from liteflow.core.findings import Finding
 from liteflow.core.models import (
     Activity,
     DefinitionRecord,
@@ -32,9 +33,11 @@ from liteflow.core.providers import (
     WakeMove,
 )
 from liteflow.core.server_clock import ServerClock
+from liteflow.core.survey import ProcessRecord, Survey
 from liteflow.core.transition import Outcome, Transition
 from liteflow.providers.mongo import documents
 from liteflow.providers.mongo.activities import ActivityPool
+from liteflow.providers.mongo.checking import check
 from liteflow.providers.mongo.committing import Committer
 from liteflow.providers.mongo.connection import CODEC_OPTIONS, Client, connect, database_of
 from liteflow.providers.mongo.definitions import DefinitionLog
@@ -46,10 +49,12 @@ from liteflow.providers.mongo.indexes import Collections
 from liteflow.providers.mongo.items import ItemStore, of_created
 from liteflow.providers.mongo.listing import list_page
 from liteflow.providers.mongo.loading import Loader
+from liteflow.providers.mongo.processes import ProcessLog
 from liteflow.providers.mongo.purging import Purge
 from liteflow.providers.mongo.reading import readable_page
 from liteflow.providers.mongo.requests import Inbox
 from liteflow.providers.mongo.scheduling import Scheduling
+from liteflow.providers.mongo.surveying import survey
 from liteflow.providers.mongo.writing import encoded, insert_missing
 
 CLOCK_RESOLUTION = 1000
@@ -73,6 +78,7 @@ class _Store:
     errors: ErrorLog
     history: History
     definitions: DefinitionLog
+    processes: ProcessLog
     purge: Purge
 
 
@@ -146,6 +152,7 @@ class MongoPersistenceProvider(PersistenceProvider):
             errors=errors,
             history=History(collections.history),
             definitions=DefinitionLog(collections.definitions),
+            processes=ProcessLog(collections.processes),
             purge=Purge(collections),
         )
 
@@ -156,6 +163,10 @@ class MongoPersistenceProvider(PersistenceProvider):
         if store is not None:
             store.client.close()
             store.clock.join()
+
+    def check(self) -> list[Finding]:
+        """See `Provider.check`."""
+        return check(self._url, self._options, self._database, self._prefix)
 
     def now(self) -> datetime:
         """The server's clock, by an offset that is measured once a minute."""
@@ -239,9 +250,9 @@ class MongoPersistenceProvider(PersistenceProvider):
         self._store.scheduling.count_crash(instance_id, revision, by)
 
     @mapped()
-    def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
+    def hold_due(self, now: datetime, hold: Callable[[Due], datetime | Parked], limit: int) -> list[Due]:
         """See `PersistenceProvider.hold_due`."""
-        return self._store.scheduling.hold_due(now, hold_until, limit)
+        return self._store.scheduling.hold_due(now, hold, limit)
 
     @mapped()
     def next_due(self) -> datetime | None:
@@ -348,7 +359,7 @@ class MongoPersistenceProvider(PersistenceProvider):
         """See `PersistenceProvider.purge_events`."""
         return self._store.purge.events(before, limit)
 
-    # --------------------------------------------------------------------- definitions, listing
+    # ------------------------------------------------------------------------------ definitions
 
     @mapped()
     def record_definitions(self, definitions: Sequence[DefinitionRecord]) -> None:
@@ -359,6 +370,35 @@ class MongoPersistenceProvider(PersistenceProvider):
     def definitions(self, workflow_definition_id: str | None = None) -> list[DefinitionRecord]:
         """See `PersistenceProvider.definitions`."""
         return self._store.definitions.of(workflow_definition_id)
+
+    @mapped()
+    def forget_definition(self, workflow_definition_id: str, version: int) -> bool:
+        """See `PersistenceProvider.forget_definition`."""
+        return self._store.definitions.forget(workflow_definition_id, version)
+
+    # ------------------------------------------------------------------------------ the cluster
+
+    @mapped()
+    def beat(self, process: ProcessRecord) -> None:
+        """See `PersistenceProvider.beat`."""
+        self._store.processes.beat(process)
+
+    @mapped()
+    def processes(self) -> list[ProcessRecord]:
+        """See `PersistenceProvider.processes`."""
+        return self._store.processes.all()
+
+    @mapped()
+    def forget_processes(self, process_ids: Sequence[str]) -> None:
+        """See `PersistenceProvider.forget_processes`."""
+        self._store.processes.forget(process_ids)
+
+    @mapped()
+    def survey(self, overdue_since: datetime) -> Survey:
+        """See `PersistenceProvider.survey`."""
+        return survey(self._store.collections.instances, overdue_since)
+
+    # ---------------------------------------------------------------------------------- listing
 
     @mapped()
     def list(self, query: ListFilter) -> Page:

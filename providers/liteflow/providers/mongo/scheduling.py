@@ -45,7 +45,7 @@ class Scheduling:
         self._instances = collections.instances
         self._loose = collections.scheduling
 
-    def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
+    def hold_due(self, now: datetime, hold: Callable[[Due], datetime | Parked], limit: int) -> list[Due]:
         """See `PersistenceProvider.hold_due`.
 
         Holds wait for the majority: a worker that is woken loads what the majority has, and must see
@@ -68,9 +68,7 @@ class Scheduling:
         holds = []
         for instance_id, one in due.items():
             same = {name: found[instance_id].get(name) for name in ("_id", "revision", "wake_at")}
-            hold = {"token": token, "count": one.holds + 1}
-            held = {"wake_at": time_to_bson(hold_until(one)), "hold": hold}
-            holds.append(_statement(same, {"$set": held}))
+            holds.append(_statement(same, _held(hold(one), one.holds + 1, token)))
         if update(self._instances, holds) < len(holds):
             mine = self._loose.find({"_id": {"$in": list(due)}, "hold.token": token}, {"_id": 1})
             got = {document["_id"] for document in mine}
@@ -138,6 +136,14 @@ class Scheduling:
             return self._instances.find(query, documents.WAITER_FIELDS).sort("_id", 1).limit(limit)
 
         return readable_page("workflow", documents.waiter, page, after, limit)
+
+
+def _held(until: datetime | Parked, count: int, token: str) -> dict[str, Any]:
+    """The update that holds or parks. Who asks for it tells from the token if it was done."""
+    if isinstance(until, Parked):
+        parked = {"parked": documents.PARKED.write(until), "hold": {"token": token, "count": 0}}
+        return {"$set": parked, "$unset": {"wake_at": ""}}
+    return {"$set": {"wake_at": time_to_bson(until), "hold": {"token": token, "count": count}}}
 
 
 def _statement(condition: dict[str, Any], changes: Any) -> RawBSONDocument:

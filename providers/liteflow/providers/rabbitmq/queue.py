@@ -11,15 +11,19 @@ from functools import partial
 from pika import URLParameters
 from pika.spec import BasicProperties
 
-from liteflow.core.commands import Answer, Command, CommandServer, Refusal
+from liteflow.core.commands import Answer, Command, CommandServer, DeadLetters, Refusal
 from liteflow.core.errors import SettingsError
+from liteflow.core.findings import Finding
 from liteflow.core.lifecycle import LifecycleMessage, LifecyclePublisher
-from liteflow.core.providers import Consumer, Delivery, Message, QueueProvider
+from liteflow.core.providers import Consumer, Delivery, Message, QueueProvider, QueueState
+from liteflow.providers.rabbitmq import inspecting
 from liteflow.providers.rabbitmq.broadcasting import Broadcast
+from liteflow.providers.rabbitmq.checking import check
 from liteflow.providers.rabbitmq.commands import CommandConsumer
 from liteflow.providers.rabbitmq.connection import Connection
 from liteflow.providers.rabbitmq.consuming import RabbitConsumer, RabbitDelivery
 from liteflow.providers.rabbitmq.listeners import Listeners, Unheard
+from liteflow.providers.rabbitmq.management import Management
 from liteflow.providers.rabbitmq.publishing import PERSISTENT, Letter, Publisher
 from liteflow.providers.rabbitmq.topology import Topology, short
 
@@ -33,7 +37,8 @@ class RabbitMQQueueProvider(QueueProvider, CommandServer, LifecyclePublisher):
     cluster and tried in turn. `prefix` begins the names of all exchanges and queues. `queue_type` is
     ``quorum`` or ``classic``; a server without quorum queues gets classic ones by itself. `open_timeout`
     is how many seconds `open` tries, `confirm_timeout` how many the server may take to answer or to
-    confirm messages.
+    confirm messages. `management` is the URL of the management plugin, for what `inspect` can't tell without
+    it.
     """
 
     def __init__(
@@ -44,11 +49,16 @@ class RabbitMQQueueProvider(QueueProvider, CommandServer, LifecyclePublisher):
         queue_type: str = "quorum",
         open_timeout: float = 30.0,
         confirm_timeout: float = 10.0,
+        management: str | None = None,
     ) -> None:
         self._open_timeout = open_timeout
         self._timeout = confirm_timeout
         self._topology = Topology(prefix, queue_type)
-        self._connection = Connection(_nodes(url, prefix))
+        self._nodes = _nodes(url, prefix)
+        self._management = None
+        if management is not None:
+            self._management = Management(management, self._nodes[0].virtual_host)
+        self._connection = Connection(self._nodes)
         self._publisher = Publisher("messages", self._connection, self._topology)
         self._broadcast = Broadcast(self._connection, self._topology)
         self._listeners = Listeners()
@@ -101,6 +111,19 @@ class RabbitMQQueueProvider(QueueProvider, CommandServer, LifecyclePublisher):
         name = self._topology.queue(queue)
         return self._connection.run(lambda driver: self._topology.depth(driver, name), self._timeout)
 
+    def inspect(self, queues: Sequence[str]) -> list[QueueState]:
+        """See `QueueProvider.inspect`."""
+        states = self._connection.run(
+            lambda driver: inspecting.inspect(driver, self._topology, queues), self._timeout
+        )
+        if self._management is None:
+            return states
+        return [self._management.complete(one, self._topology.queue(one.queue)) for one in states]
+
+    def check(self) -> list[Finding]:
+        """See `Provider.check`."""
+        return check(self._nodes, self._topology, self._management)
+
     def notify(self, topic: str, body: str = "") -> None:
         """Broadcast, transient and unconfirmed; lost while there is no connection."""
         self._broadcast.publish(topic, body)
@@ -115,6 +138,12 @@ class RabbitMQQueueProvider(QueueProvider, CommandServer, LifecyclePublisher):
         self._command_servers.append(server)
         server.begin()
         return server
+
+    def dead_letters(self, limit: int) -> DeadLetters:
+        """See `CommandServer.dead_letters`."""
+        return self._connection.run(
+            lambda driver: inspecting.dead_letters(driver, self._topology, limit), self._timeout
+        )
 
     def publish_lifecycle(self, messages: Sequence[LifecycleMessage]) -> None:
         """Publish lifecycle events (JSON); returns when they are confirmed, whoever listens."""

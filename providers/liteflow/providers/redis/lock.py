@@ -20,7 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from liteflow.core.errors import LockUnavailableError, SettingsError, UnavailableError
+from liteflow.core.findings import Finding
 from liteflow.core.providers import Lease, LockProvider, Taken
+from liteflow.providers.redis.checking import check
 from liteflow.providers.redis.master import Master
 from liteflow.providers.redis.scripts import ACQUIRE, EXTEND, RELEASE
 
@@ -85,6 +87,10 @@ class RedisLockProvider(LockProvider):
             pool.shutdown()
         for master in self._masters:
             master.close()
+
+    def check(self) -> list[Finding]:
+        """See `Provider.check`."""
+        return check(self._masters, self._prefix)
 
     # ------------------------------------------------------------------------------------------ leases
 

@@ -21,13 +21,13 @@ RETRY_AFTER = 0.5
 
 
 class Master:
-    """Calls to one master. Safe for use by several threads."""
+    """Calls to one master, and its `client`. Safe for use by several threads."""
 
     def __init__(self, url: str, timeout: float, **options: Any) -> None:
         try:
             # One retry: a connection that the server closed while it was idle is not an outage. The
             # scripts may be repeated without harm.
-            self._client = redis.Redis.from_url(
+            self.client = redis.Redis.from_url(
                 url,
                 socket_timeout=timeout,
                 socket_connect_timeout=timeout,
@@ -37,7 +37,7 @@ class Master:
             )
         except ValueError as exc:
             raise SettingsError("the lock server's URL is not valid; it is like redis://host:6379/0") from exc
-        arguments = self._client.connection_pool.connection_kwargs
+        arguments = self.client.connection_pool.connection_kwargs
         self.name = f"{arguments.get('host', arguments.get('path', '?'))}:{arguments.get('port', '')}"
         self._guard = threading.Lock()
         self._away_until = 0.0
@@ -45,8 +45,10 @@ class Master:
     def ping(self) -> None:
         """Raises `ProviderError` if it refuses us, `LockUnavailableError` if it does not answer."""
         try:
-            self._client.ping()
-        except (AuthenticationError, NoPermissionError) as exc:
+            self.client.ping()
+        except AuthenticationError as exc:
+            raise ProviderError(f"redis {self.name} refuses the user name or password") from exc
+        except NoPermissionError as exc:
             raise ProviderError(f"redis {self.name} refuses us: {exc}") from exc
         except RedisError as exc:
             raise LockUnavailableError(f"redis {self.name} does not answer: {type(exc).__name__}") from exc
@@ -54,7 +56,7 @@ class Master:
     def check(self, script: str, key: str, *arguments: Any) -> None:
         """Run a script to see whether we may: `ProviderError` if not. Silent if nobody answers."""
         try:
-            self._client.eval(script, 1, key, *arguments)
+            self.client.eval(script, 1, key, *arguments)
         except RedisError as exc:
             # What a script itself may not do is no error of a kind of its own.
             if isinstance(exc, NoPermissionError) or "user executing the script" in str(exc):
@@ -66,7 +68,7 @@ class Master:
         if time.monotonic() < self._away_until:
             return [None] * len(calls)
         # EVAL, not EVALSHA: the scripts are a few hundred bytes, and a restarted server knows no digests.
-        pipe = self._client.pipeline(transaction=False)
+        pipe = self.client.pipeline(transaction=False)
         for key, arguments in calls:
             pipe.eval(script, 1, key, *arguments)
         try:
@@ -95,4 +97,4 @@ class Master:
 
     def close(self) -> None:
         """Give back the connections."""
-        self._client.close()
+        self.client.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from liteflow.core.models import FORMAT_VERSION, DefinitionRecord
 from liteflow.providers.sql.database import Database, batches, execute_many
@@ -38,3 +38,9 @@ class DefinitionLog:
         if workflow_definition_id is not None:
             query = query.where(d.id == workflow_definition_id)
         return [DefinitionRecord(*row) for row in self._db.read(lambda c: c.execute(query).all())]
+
+    def forget(self, workflow_definition_id: str, version: int) -> bool:
+        """Delete one. False if it is not there, or was deleted by a call whose answer got lost."""
+        d = self._definitions.c
+        one = delete(self._definitions).where(d.id == workflow_definition_id, d.version == version)
+        return repeated(lambda: self._db.write(lambda c: c.execute(one).rowcount)) > 0

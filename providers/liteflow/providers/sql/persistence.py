@@ -34,6 +34,7 @@ from liteflow.core.providers import (
     WakeMove,
 )
 from liteflow.core.server_clock import ServerClock
+from liteflow.core.survey import ProcessRecord, Survey
 from liteflow.core.transition import Outcome, Transition
 from liteflow.providers.sql.activities import ActivityPool
 from liteflow.providers.sql.claims import ClaimStore
@@ -48,12 +49,14 @@ from liteflow.providers.sql.history import History
 from liteflow.providers.sql.instances import Instances
 from liteflow.providers.sql.listing import list_page
 from liteflow.providers.sql.migrating import migrate
+from liteflow.providers.sql.processes import ProcessLog
 from liteflow.providers.sql.purging import Purge
 from liteflow.providers.sql.records import Encoder
 from liteflow.providers.sql.requests import Inbox
 from liteflow.providers.sql.scheduling import Scheduling
 from liteflow.providers.sql.schema import Tables, tables
 from liteflow.providers.sql.servers import prepare, server_time
+from liteflow.providers.sql.surveying import survey
 
 CLOCK_RESOLUTION = 1
 """Microseconds to which the servers cut the time that they tell."""
@@ -78,6 +81,7 @@ class _Store:
     errors: ErrorLog
     history: History
     definitions: DefinitionLog
+    processes: ProcessLog
     purge: Purge
 
 
@@ -151,6 +155,7 @@ class SqlPersistenceProvider(PersistenceProvider):
             errors=errors,
             history=History(database, named, encoder),
             definitions=DefinitionLog(database, named),
+            processes=ProcessLog(database, named),
             purge=Purge(database, named),
         )
 
@@ -226,9 +231,9 @@ class SqlPersistenceProvider(PersistenceProvider):
         self._store.scheduling.count_crash(instance_id, revision, by)
 
     @mapped()
-    def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
+    def hold_due(self, now: datetime, hold: Callable[[Due], datetime | Parked], limit: int) -> list[Due]:
         """See `PersistenceProvider.hold_due`."""
-        return self._store.scheduling.hold_due(now, hold_until, limit)
+        return self._store.scheduling.hold_due(now, hold, limit)
 
     @mapped()
     def next_due(self) -> datetime | None:
@@ -329,7 +334,7 @@ class SqlPersistenceProvider(PersistenceProvider):
         """See `PersistenceProvider.purge_events`."""
         return self._store.purge.events(before, limit)
 
-    # --------------------------------------------------------------------- definitions, listing
+    # ------------------------------------------------------------------------------ definitions
 
     @mapped()
     def record_definitions(self, definitions: Sequence[DefinitionRecord]) -> None:
@@ -340,6 +345,35 @@ class SqlPersistenceProvider(PersistenceProvider):
     def definitions(self, workflow_definition_id: str | None = None) -> list[DefinitionRecord]:
         """See `PersistenceProvider.definitions`."""
         return self._store.definitions.of(workflow_definition_id)
+
+    @mapped()
+    def forget_definition(self, workflow_definition_id: str, version: int) -> bool:
+        """See `PersistenceProvider.forget_definition`."""
+        return self._store.definitions.forget(workflow_definition_id, version)
+
+    # ------------------------------------------------------------------------------ the cluster
+
+    @mapped()
+    def beat(self, process: ProcessRecord) -> None:
+        """See `PersistenceProvider.beat`."""
+        self._store.processes.beat(process)
+
+    @mapped()
+    def processes(self) -> list[ProcessRecord]:
+        """See `PersistenceProvider.processes`."""
+        return self._store.processes.all()
+
+    @mapped()
+    def forget_processes(self, process_ids: Sequence[str]) -> None:
+        """See `PersistenceProvider.forget_processes`."""
+        self._store.processes.forget(process_ids)
+
+    @mapped()
+    def survey(self, overdue_since: datetime) -> Survey:
+        """See `PersistenceProvider.survey`."""
+        return survey(self._store.database, self._store.tables, overdue_since)
+
+    # ---------------------------------------------------------------------------------- listing
 
     @mapped()
     def list(self, query: ListFilter) -> Page:

@@ -48,7 +48,7 @@ class Scheduling:
             .with_for_update()
         )
 
-    def hold_due(self, now: datetime, hold_until: Callable[[Due], datetime], limit: int) -> list[Due]:
+    def hold_due(self, now: datetime, hold: Callable[[Due], datetime | Parked], limit: int) -> list[Due]:
         """See `PersistenceProvider.hold_due`."""
         i = self._i
         query = (
@@ -63,7 +63,7 @@ class Scheduling:
             for row in rows
         ]
         # Outside of the transaction: the function is the caller's.
-        holds = {due.instance_id: to_micros(hold_until(due)) for due, _ in found}
+        holds = {due.instance_id: hold(due) for due, _ in found}
         held: list[Due] = []
         for batch in batches(found):
             seen = {due.instance_id: state for due, state in batch}
@@ -72,12 +72,23 @@ class Scheduling:
         return held
 
     def _put_holds(
-        self, connection: Connection, seen: Mapping[str, tuple[int, int]], holds: Mapping[str, int]
+        self,
+        connection: Connection,
+        seen: Mapping[str, tuple[int, int]],
+        holds: Mapping[str, datetime | Parked],
     ) -> set[str]:
-        """Hold those that are as they were seen; their ids."""
+        """Hold or park those that are as they were seen; their ids."""
         rows = connection.execute(self._locked, {"ids": list(seen)})
         same = [row.id for row in rows if seen[row.id] == (row.revision, row.wake_at)]
-        execute_many(connection, self._hold, [{"of_id": one, "wake_at": holds[one]} for one in same])
+        held, parked = [], []
+        for one in same:
+            until = holds[one]
+            if isinstance(until, Parked):
+                parked.append({"of_id": one, "parked": to_json(PARKED.write(until))})
+            else:
+                held.append({"of_id": one, "wake_at": to_micros(until)})
+        execute_many(connection, self._hold, held)
+        execute_many(connection, self._park, parked)
         return set(same)
 
     def next_due(self) -> datetime | None:

@@ -20,7 +20,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from liteflow.core.models import wait_key
 from liteflow.providers.sql.columns import LongText, Name
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The migration that makes the tables what they are here."""
 
 
@@ -38,6 +38,7 @@ class Tables:
     events: Table
     activities: Table
     definitions: Table
+    processes: Table
 
 
 def topic(name: str, key: str) -> str:
@@ -180,8 +181,15 @@ def tables(prefix: str) -> Tables:
         Column("format", BigInteger, nullable=False),
         Column("fingerprint", LongText, nullable=False),
     )
+    processes = table(
+        "processes",
+        Column("id", Name, primary_key=True),
+        Column("format", BigInteger, nullable=False),
+        Column("value", LongText, nullable=False),
+    )
     return Tables(
-        metadata, instances, parts, requests, waits, history, errors, events, activities, definitions
+        *(metadata, instances, parts, requests, waits, history, errors, events, activities),
+        *(definitions, processes),
     )
 
 
