@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from liteflow.core.loop import Loop
 from liteflow.core.models import Event, Instance, Wait, WorkflowStatus
 from liteflow.core.providers import (
     Lease,
@@ -45,7 +47,7 @@ class Look:
 
 
 class Calls:
-    """One stage for each kind of call. `post` brings the answers to the loop."""
+    """One stage for each kind of call, to be made from the loop, where the answers come back."""
 
     def __init__(
         self,
@@ -53,28 +55,32 @@ class Calls:
         queue: QueueProvider,
         lock: LockProvider,
         lease_ttl: float,
-        post: Callable[[Callable[[], None]], None],
+        loop: Loop,
     ) -> None:
         self._persistence = persistence
         self._queue = queue
         self._lock = lock
         self._lease_ttl = lease_ttl
         local = not persistence.shared
-        self.acquire: Stage[str, Lease | Taken] = Stage(
-            "acquire", self._acquire, post, inline=not lock.shared
-        )
-        self.release: Stage[Lease, bool] = Stage("release", lock.release, post, inline=not lock.shared)
-        self.load: Stage[str, Loaded] = Stage("load", self._load, post, inline=local)
-        self.look: Stage[Look, list[Event]] = Stage("look", self._look, post, inline=local)
+        post = loop.post
+        locking: dict[str, Any] = {"inline": not lock.shared, "at_pause": loop.at_pause}
+        storing: dict[str, Any] = {"inline": local, "at_pause": loop.at_pause}
+        sending: dict[str, Any] = {"inline": not queue.shared, "at_pause": loop.at_pause}
+        self.acquire: Stage[str, Lease | Taken] = Stage("acquire", self._acquire, post, **locking)
+        self.release: Stage[Lease, bool] = Stage("release", lock.release, post, **locking)
+        self.load: Stage[str, Loaded] = Stage("load", self._load, post, **storing)
+        self.look: Stage[Look, list[Event]] = Stage("look", self._look, post, **storing)
         self.commit: Stage[Transition, Outcome] = Stage(
-            "commit", persistence.commit, post, inline=local, most=128
+            "commit", persistence.commit, post, most=128, **storing
         )
-        self.write: Stage[Callable[[], object], object] = Stage("write", _each, post, inline=local)
+        self.write: Stage[Callable[[], object], object] = Stage("write", _each, post, **storing)
         # These two call what the application has hung in, which may take its time: never on the loop.
-        self.hooks: Stage[Callable[[], object], object] = Stage("hooks", _each, post)
-        self.outbox: Stage[Callable[[], object], object] = Stage("outbox", _each, post)
-        self.move: Stage[WakeMove, None] = Stage("settle", self._move, post, inline=local)
-        self.send: Stage[Message, None] = Stage("send", self._send, post, inline=not queue.shared)
+        self.hooks: Stage[Callable[[], object], object] = Stage("hooks", _each, post, at_pause=loop.at_pause)
+        self.outbox: Stage[Callable[[], object], object] = Stage(
+            "outbox", _each, post, at_pause=loop.at_pause
+        )
+        self.move: Stage[WakeMove, None] = Stage("settle", self._move, post, **storing)
+        self.send: Stage[Message, None] = Stage("send", self._send, post, **sending)
         self._stages: list[Stage[Any, Any]] = [
             self.acquire, self.load, self.look, self.commit, self.write, self.hooks,
             self.outbox, self.move, self.release, self.send,
@@ -90,19 +96,26 @@ class Calls:
 
     def _load(self, instance_ids: list[str]) -> list[Loaded]:
         found = self._persistence.load(instance_ids)
-        loaded = []
-        for instance_id in instance_ids:
-            instance = found.get(instance_id)
-            events: list[Event] = []
-            if isinstance(instance, Instance) and instance.status is WorkflowStatus.RUNNABLE:
-                if waits := instance.waits():
-                    events = self._look([Look(waits, instance)])[0]
-            loaded.append(Loaded(instance, events))
-        return loaded
+        looks = {
+            key: Look(waits, instance)
+            for key, instance in found.items()
+            if isinstance(instance, Instance)
+            and instance.status is WorkflowStatus.RUNNABLE
+            and (waits := instance.waits())
+        }
+        events = dict(zip(looks, self._look(list(looks.values())), strict=True))
+        return [Loaded(found.get(key), events.get(key, [])) for key in instance_ids]
 
     def _look(self, looks: list[Look]) -> list[list[Event]]:
-        now = self._persistence.now()
-        return [self._persistence.events(look.waits, now, look.limit) for look in looks]
+        """One look into the log for all of them; each gets what it waits for."""
+        if not looks:
+            return []
+        waits = [wait for look in looks for wait in look.waits]
+        most = max(look.limit for look in looks)
+        by_wait: dict[tuple[str, str], list[Event]] = {}
+        for event in self._persistence.events(waits, self._persistence.now(), most):
+            by_wait.setdefault((event.name, event.key), []).append(event)
+        return [_fitting(look.waits, by_wait) for look in looks]
 
     def _move(self, moves: list[WakeMove]) -> list[None]:
         self._persistence.move_wake(moves)
@@ -111,6 +124,15 @@ class Calls:
     def _send(self, messages: list[Message]) -> list[None]:
         self._queue.send(messages)
         return [None] * len(messages)
+
+
+def _fitting(waits: list[Wait], events: dict[tuple[str, str], list[Event]]) -> list[Event]:
+    """The events that one of the waits may take, by name and key; for the rest the engine looks."""
+    since: dict[tuple[str, str], datetime] = {}
+    for wait in waits:
+        key = (wait.name, wait.key)
+        since[key] = min(wait.since, since.get(key, wait.since))
+    return [event for key, first in since.items() for event in events.get(key, ()) if event.time >= first]
 
 
 def _each(calls: list[Callable[[], object]]) -> list[object]:

@@ -6,6 +6,8 @@ Takes no lease and changes no instance: each one takes the event out of the log 
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Sequence
 
 from liteflow.core.errors import UnavailableError
 from liteflow.core.models import Event
@@ -15,6 +17,7 @@ from liteflow.core.providers import (
     Message,
     PersistenceProvider,
     QueueProvider,
+    Waiter,
     workflow_queue,
 )
 from liteflow.core.stage import Stage
@@ -25,6 +28,9 @@ log = logging.getLogger("liteflow.events")
 PAGE = 500
 """So many waiting instances are woken at a time."""
 
+FEW = 20
+"""So many are woken by whoever publishes the event, in the call."""
+
 
 class EventDispatcher:
     """Wakes the instances that wait for an event, then marks it as processed."""
@@ -33,6 +39,8 @@ class EventDispatcher:
         self._persistence = persistence
         self._queue = queue
         self._stage: Stage[Delivery, None] | None = None
+        self._starting = threading.Lock()
+        self._marks: Stage[str, None] | None = None
 
     def start(self) -> None:
         """Begin to take deliveries."""
@@ -53,33 +61,65 @@ class EventDispatcher:
             stage.put(delivery, lambda _: None)
 
     def announce(self, event: Event) -> None:
-        """Send a logged event's id to whoever dispatches; for one of the future, tell the scheduler when."""
+        """Wake the few that wait for a logged event; of many, have a worker wake them.
+
+        For one of the future, tell the scheduler when.
+        """
         if event.time > self._persistence.now():
             self._queue.notify(DUE_TOPIC, str(event.time.timestamp()))
-        else:
+            return
+        few = self._persistence.waiting_for(event.name, event.key, "", FEW + 1)
+        if len(few) > FEW:
             self._queue.send([Message(EVENTS_QUEUE, event.id, event.traceparent)])
+            return
+        self._wake(event, few)
+        self._mark(event)
 
     def dispatch(self, event: Event) -> int:
         """Wake all that wait for the event; returns how many instances that were."""
         woken, after = 0, ""
         while True:
             page = self._persistence.waiting_for(event.name, event.key, after, PAGE)
-            if page:
-                self._queue.send(
-                    [
-                        Message(
-                            workflow_queue(waiter.workflow_definition_id, waiter.version),
-                            waiter.instance_id,
-                            event.traceparent,
-                        )
-                        for waiter in page
-                    ]
-                )
-                woken += len(page)
-                after = page[-1].instance_id
+            self._wake(event, page)
+            woken += len(page)
             if len(page) < PAGE:
-                self._persistence.mark_processed([event.id])
+                self._mark(event)
                 return woken
+            after = page[-1].instance_id
+
+    def _wake(self, event: Event, waiters: Sequence[Waiter]) -> None:
+        if waiters:
+            self._queue.send(
+                [
+                    Message(
+                        workflow_queue(waiter.workflow_definition_id, waiter.version),
+                        waiter.instance_id,
+                        event.traceparent,
+                    )
+                    for waiter in waiters
+                ]
+            )
+
+    def _mark(self, event: Event) -> None:
+        """Have it marked as processed, with others, soon: nobody waits for that.
+
+        If it is not, the scheduler has the waiters woken once more.
+        """
+        with self._starting:
+            if self._marks is None:
+                self._marks = Stage("marks", self._mark_all, lambda action: action(), most=500)
+            self._marks.put(event.id, lambda _: None)
+
+    def _mark_all(self, event_ids: list[str]) -> list[None]:
+        self._persistence.mark_processed(event_ids)
+        return [None] * len(event_ids)
+
+    def close(self) -> None:
+        """Finish what was begun."""
+        with self._starting:
+            marks, self._marks = self._marks, None
+        if marks is not None:
+            marks.close()
 
     def _deliver_all(self, deliveries: list[Delivery]) -> list[None]:
         for delivery in deliveries:

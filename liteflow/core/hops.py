@@ -83,7 +83,7 @@ class Hops(abc.ABC):
         self._tokens = itertools.count(1)
         self._young: deque[tuple[float, Activation, Job]] = deque()  # running, by when they are long
         self._nudging = False
-        self._calls = Calls(persistence, queue, lock, settings.lease_ttl, self._loop.post)
+        self._calls = Calls(persistence, queue, lock, settings.lease_ttl, self._loop)
         self._unsubscribe: Callable[[], None] = lambda: None
 
     def _options(self, definition: WorkflowDefinition) -> EngineOptions:

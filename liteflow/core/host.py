@@ -177,6 +177,7 @@ class WorkflowHost(WorkflowClient):
             with self._state:
                 if self._open:
                     self._open = False
+                    self._events.close()
                     self.queue.close()
                     self._endings.forget()
                     self.lock.close()

@@ -1,7 +1,8 @@
 """Runs functions one after another, now or later: what they alone touch needs no lock.
 
-There is a thread for it, but as long as nothing is going on, whoever posts a function runs it at once in its
-own thread: to hand it over would take longer than most of them do.
+Whoever posts a function while nothing runs becomes the owner for a moment, and runs it in its own thread: to
+hand it over would take longer than most of them do. The loop's own thread runs what is due, and goes on where
+others have done enough.
 """
 
 from __future__ import annotations
@@ -13,11 +14,18 @@ import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 log = logging.getLogger("liteflow.loop")
 
 Action = Callable[[], None]
+
+GUEST = 8
+"""So many functions are run by another thread that has come with one; it has work of its own."""
+
+TOGETHER = 16
+"""After so many at the latest comes a pause, in which others are told of what they were given meanwhile."""
 
 
 class Timer:
@@ -42,52 +50,109 @@ class Timer:
 
 
 class Loop:
-    """Runs what is posted, in order, and what is due. Only one function runs at a time, in any thread."""
+    """Runs what is posted, in order, and what is due: one function at a time, in whichever thread."""
 
     def __init__(self, name: str) -> None:
-        self._mail: queue.SimpleQueue[Action | None] = queue.SimpleQueue()
-        self._turn = threading.Lock()  # held by the thread that runs something; guards the timers
-        self._guard = threading.Lock()  # for a moment, to decide who runs what is posted
-        self._behind = 0  # of what was posted, how much is in the mail or being taken from it
+        self._guard = threading.Lock()  # of the mail and the ownership; held for a moment
+        self._mail: deque[Action] = deque()
+        self._owned = False  # some thread runs functions, and will get to what is posted
+        self._running = False
+        self._ended = False
+        self._pausing: dict[Action, None] = {}
         self._timers: list[Timer] = []
-        self._sleeps_until = math.inf
+        self._next_timer = math.inf
         self._cancelled_timers = 0
         self._count = itertools.count()
-        self._running = False
+        self._signals: queue.SimpleQueue[bool] = queue.SimpleQueue()  # to the thread; True makes it the owner
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin to run."""
-        self._running = True
+        with self._guard:
+            self._running = self._owned = True
+        self._signals.put(True)
         self._thread.start()
 
     def post(self, action: Action) -> None:
         """Run `action` on the loop as soon as it gets to it, which may be now and here. From any thread."""
+        if self._is_to_be_owned_for(action) and not self._run(GUEST):
+            self._signals.put(True)
+
+    def hand_over(self, action: Action) -> None:
+        """The same, but not here: for threads that others wait for."""
+        if self._is_to_be_owned_for(action):
+            self._signals.put(True)
+
+    def _is_to_be_owned_for(self, action: Action) -> bool:
         with self._guard:
-            now = self._behind == 0 and self._running and self._turn.acquire(blocking=False)
-            if not now:
-                self._behind += 1
-        if not now:
-            self._mail.put(action)
-            return
-        try:
-            _run(action)
-        finally:
-            self._turn.release()
+            self._mail.append(action)
+            if self._owned or not self._running:
+                return False
+            self._owned = True
+            return True
 
     def later(self, seconds: float, action: Action) -> Timer:
         """Run `action` on the loop after a while. From the loop only."""
         timer = Timer(self, time.monotonic() + seconds, next(self._count), action)
         heapq.heappush(self._timers, timer)
-        if timer.time < self._sleeps_until:
-            self._sleeps_until = timer.time
-            self._wake()
+        if timer.time < self._next_timer:
+            self._next_timer = timer.time
+            self._signals.put(False)
         return timer
 
-    def _wake(self) -> None:
-        with self._guard:
-            self._behind += 1
-        self._mail.put(_look_at_timers)
+    def at_pause(self, action: Action) -> None:
+        """Run `action` once, when all that was posted so far has been run, or soon. From the loop only."""
+        self._pausing[action] = None
+
+    def stop(self) -> None:
+        """Run what was posted before, then end. From any other thread; forgets timers."""
+        self.post(self._end)
+        self._thread.join(timeout=10)
+
+    def _end(self) -> None:
+        self._running, self._ended = False, True
+        self._signals.put(False)
+
+    # -------------------------------------------------------------------------------------- the owner
+
+    def _run(self, most: float) -> bool:
+        """Run what was posted, as the owner. False if there is more than that: it is to be owned on."""
+        done = 0
+        while True:
+            action = None
+            with self._guard:
+                if self._mail and done < most:
+                    action = self._mail.popleft()
+            if action is not None:
+                _call(action)
+                done += 1
+                if done % TOGETHER:
+                    continue
+            self._pause()
+            with self._guard:
+                if not self._mail:
+                    self._owned = False
+                    return True
+                if done >= most:
+                    return False
+
+    def _pause(self) -> None:
+        if self._next_timer <= time.monotonic():  # its thread can't ask for it while it is the owner
+            self._run_timers()
+        while self._pausing:
+            action, _ = self._pausing.popitem()
+            _call(action)
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0].time <= now:
+            action = heapq.heappop(self._timers).action
+            if action is None:
+                self._cancelled_timers -= 1
+            else:
+                _call(action)
+        self._next_timer = self._timers[0].time if self._timers else math.inf
+        self._signals.put(False)
 
     def _cancelled(self) -> None:
         self._cancelled_timers += 1
@@ -96,45 +161,27 @@ class Loop:
             heapq.heapify(self._timers)
             self._cancelled_timers = 0
 
-    def stop(self) -> None:
-        """Run what was posted before, then end. From any other thread; forgets timers."""
-        with self._guard:
-            self._running = False
-        self._mail.put(None)
-        self._thread.join(timeout=10)
+    # ------------------------------------------------------------------------------------- the thread
 
     def _serve(self) -> None:
-        while True:
-            with self._turn:
-                self._run_timers()
-                self._sleeps_until = self._timers[0].time if self._timers else math.inf
-                timeout = self._sleeps_until - time.monotonic() if self._timers else None
+        asked = math.inf  # the time of the timers that were asked for last
+        while not self._ended:
+            next_timer = self._next_timer
             try:
-                action = self._mail.get(timeout=None if timeout is None else max(timeout, 0.0))
+                if next_timer == asked:  # they are about to be run
+                    mine = self._signals.get()
+                else:
+                    left = next_timer - time.monotonic()
+                    mine = self._signals.get(timeout=None if left == math.inf else max(left, 0.0))
             except queue.Empty:
+                asked = next_timer
+                self.post(self._run_timers)
                 continue
-            if action is None:
-                return
-            with self._turn:
-                self._sleeps_until = 0.0  # it will look at the timers before it sleeps
-                _run(action)
-                with self._guard:
-                    self._behind -= 1
-
-    def _run_timers(self) -> None:
-        while self._timers and self._timers[0].time <= time.monotonic():
-            action = heapq.heappop(self._timers).action
-            if action is None:
-                self._cancelled_timers -= 1
-            else:
-                _run(action)
+            if mine:
+                self._run(math.inf)
 
 
-def _look_at_timers() -> None:
-    """Does nothing but wake the loop's thread, which looks at the timers before it sleeps again."""
-
-
-def _run(action: Action) -> None:
+def _call(action: Action) -> None:
     try:
         action()
     except Exception:  # one instance's trouble must not stop the others

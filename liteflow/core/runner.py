@@ -48,7 +48,7 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
 
     def deliver(self, delivery: Delivery) -> None:
         """Take a wake-up from the queue."""
-        self._loop.post(partial(self._delivered, delivery))
+        self._loop.hand_over(partial(self._delivered, delivery))
 
     def stop(self, timeout: float) -> bool:
         """Drain: begin nothing, let running bodies end for up to `timeout` seconds, give back the rest.
@@ -149,4 +149,4 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
     def _cancelled_elsewhere(self, token: str) -> None:
         job = self._long.get(token)
         if job is not None:
-            self._loop.post(partial(self._claim_gone, job))
+            self._loop.hand_over(partial(self._claim_gone, job))

@@ -177,7 +177,11 @@ class Running(Hops):
             self._watch(job)
 
     def _submit(self, work: Job | Check, instance: Instance) -> None:
-        if not self._slots.submit(work, alone=instance.crashes >= ALONE_FROM) and not self._nudging:
+        self._slots.submit(work, alone=instance.crashes >= ALONE_FROM)
+        self._loop.at_pause(self._begin_bodies)
+
+    def _begin_bodies(self) -> None:
+        if not self._slots.begin() and not self._nudging:
             self._nudging = True
             self._loop.later(MOMENT, self._nudge)
 

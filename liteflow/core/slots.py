@@ -44,21 +44,26 @@ class Slots:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, job: Work, *, alone: bool = False) -> bool:
+    def submit(self, job: Work, *, alone: bool = False) -> None:
         """Run a job as soon as a slot is free, and with `alone` as soon as no short body runs beside it.
 
-        False if a thread is expected to take it in a moment: then `overdue` is to be called after one.
+        Nobody is woken for it before `begin`.
         """
+        entry = (job, alone, time.monotonic())
+        with self._condition:
+            self._jobs.append(entry)
+
+    def begin(self) -> bool:
+        """Have what was submitted begun. False if `overdue` is to be called after a moment."""
         now = time.monotonic()
         with self._condition:
-            self._jobs.append((job, alone, now))
-            if self._sleeping == 0:
+            if not self._jobs or self._sleeping == 0:
                 return True
-            if now < self._last_begin + MOMENT and self._sleeping < len(self._threads):
-                return False
+            if self._sleeping < len(self._threads) and now < self._last_begin + MOMENT:
+                return False  # one is likely to be back by then
             self._last_begin = now
             self._wake(1)
-            return True
+            return len(self._jobs) == 1
 
     def overdue(self) -> bool:
         """Wake threads for jobs that were left to one that is not back. False: ask again in a moment."""

@@ -26,7 +26,8 @@ class Stage(Generic[T, R]):
 
     `call` takes items and returns their results in order. `post` brings the results to the loop: it is
     called with functions to run there. An item whose call raised gets the exception as its result.
-    With `inline` the call is made by whoever puts an item in: for backends that never wait.
+    With `inline` the call is made by whoever puts an item in: for backends that never wait. `at_pause` is
+    given what wakes the thread, to be called when who puts items in has no more of them for now.
     """
 
     def __init__(
@@ -37,11 +38,13 @@ class Stage(Generic[T, R]):
         *,
         inline: bool = False,
         most: int = 64,
+        at_pause: Callable[[Callable[[], None]], None] = lambda tell: tell(),
     ) -> None:
         self._name = name
         self._call = call
         self._post = post
         self._most = most
+        self._at_pause = at_pause
         self._items: deque[tuple[T, Callable[[R | Exception], Any]]] = deque()
         self._condition = threading.Condition()
         self._closed = False
@@ -55,8 +58,11 @@ class Stage(Generic[T, R]):
         if self._thread is None:
             self._post(partial(done, self._results([item])[0]))
             return
+        self._items.append((item, done))
+        self._at_pause(self._tell)
+
+    def _tell(self) -> None:
         with self._condition:
-            self._items.append((item, done))
             self._condition.notify()
 
     def close(self) -> None:

@@ -3,6 +3,9 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from functools import partial
+
+from servers import wait_for
 
 from liteflow.core.loop import Loop
 
@@ -36,3 +39,100 @@ def test_cancelled_timers_of_the_far_future_do_not_pile_up() -> None:
     for _ in range(10_000):
         loop.later(3600, lambda: None).cancel()
     assert len(loop._timers) < 200
+
+
+def test_while_nothing_runs_a_function_is_run_by_who_posts_it() -> None:
+    loop = Loop("test")
+    ready, ran = threading.Event(), list[str]()
+    loop.start()
+    loop.post(ready.set)
+    assert ready.wait(10)
+    wait_for("the loop rests", lambda: not loop._owned)
+    loop.post(lambda: ran.append(threading.current_thread().name))
+    assert ran == [threading.current_thread().name]
+    loop.stop()
+
+
+def test_of_many_threads_only_one_function_runs_at_a_time_and_each_thread_keeps_its_order() -> None:
+    loop = Loop("test")
+    inside: list[int] = []
+    seen: list[tuple[int, int]] = []
+
+    def act(thread: int, number: int) -> None:
+        inside.append(thread)
+        assert inside == [thread]
+        seen.append((thread, number))
+        inside.pop()
+
+    def work(thread: int) -> None:
+        for number in range(2000):
+            loop.post(partial(act, thread, number))
+
+    loop.start()
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    loop.stop()
+    for thread in range(4):
+        assert [number for by, number in seen if by == thread] == list(range(2000))
+
+
+def test_a_timer_that_another_thread_sets_is_not_slept_through() -> None:
+    loop = Loop("test")
+    loop.start()
+    loop.post(lambda: None)
+    wait_for("the loop rests", lambda: not loop._owned)
+    late, soon = threading.Event(), threading.Event()
+    loop.post(lambda: (loop.later(3600, late.set), loop.later(0.01, soon.set)))  # type: ignore[arg-type,return-value]
+    assert soon.wait(10)
+    assert not late.is_set()
+    loop.stop()
+
+
+def test_a_pause_comes_after_what_was_posted_and_is_asked_for_once() -> None:
+    loop = Loop("test")
+    order: list[str] = []
+
+    def told() -> None:
+        order.append("pause")
+
+    def first() -> None:
+        loop.at_pause(told)
+        loop.post(second)
+
+    def second() -> None:
+        order.append("second")
+        loop.at_pause(told)
+
+    loop.start()
+    loop.post(first)
+    loop.stop()
+    assert order == ["second", "pause"]
+
+
+def test_what_was_posted_before_the_end_runs() -> None:
+    loop = Loop("test")
+    ran: list[int] = []
+    for number in range(100):
+        loop.post(partial(ran.append, number))
+    loop.start()
+    loop.stop()
+    loop.post(lambda: ran.append(-1))
+    assert ran == list(range(100))
+
+
+def test_a_timer_runs_in_time_however_much_is_posted() -> None:
+    loop = Loop("test")
+    due = threading.Event()
+
+    def again() -> None:
+        if not due.is_set():
+            loop.post(again)
+
+    loop.post(again)
+    loop.post(lambda: loop.later(0.01, due.set) and None)
+    loop.start()
+    assert due.wait(10)
+    loop.stop()

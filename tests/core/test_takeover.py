@@ -150,10 +150,12 @@ def test_a_suspect_runs_with_nothing_beside_it() -> None:
         return Job(instance, definition, definition.first, instance.pointers["1"])
 
     slots.submit(job("first"))
+    slots.begin()
     wait_for("the first runs", lambda: begun == ["first"], 10)
     suspect = job("suspect")
     slots.submit(suspect, alone=True)
     slots.submit(job("last"))
+    slots.begin()
     assert begun == ["first"]
     gates["first"].set()
     wait_for("the suspect runs", lambda: begun == ["first", "suspect"], 10)

@@ -301,6 +301,23 @@ def test_retry_policy(log: Log) -> None:
     assert log[3][0] == 1, "a fresh budget"
 
 
+def test_a_deadline_that_is_due_with_a_time_out_is_not_swallowed_by_its_suspension() -> None:
+    suspend = WorkflowErrorHandling.SUSPEND
+    workflow = build(
+        lambda b: b.wait_for("go", "k").timeout(timedelta(hours=1)).on_error(suspend),
+        deadline=timedelta(hours=1),
+    )
+    player = Player(workflow)
+    player.run(until=player.after(3700))
+    assert player.instance.status is WorkflowStatus.SUSPENDED
+    assert player.instance.deadline is not None
+    player.request("resume")
+    player.commit()
+    assert player.instance.status is WorkflowStatus.SUSPENDED
+    assert "longer than" in (player.instance.reason or "")
+    assert player.instance.deadline is None
+
+
 def test_timeout_of_a_step_that_waits_and_deadline_of_a_workflow() -> None:
     suspend = WorkflowErrorHandling.SUSPEND
     timed = Player(build(lambda b: b.wait_for("go", "k").timeout(30).on_error(suspend)))

@@ -26,6 +26,7 @@ from liteflow.core.testing.queue import DEADLINE, Inbox, QueueContract, until
 from liteflow.providers.rabbitmq import RabbitMQQueueProvider, topology
 from liteflow.providers.rabbitmq.commands import CommandConsumer
 from liteflow.providers.rabbitmq.listeners import Listeners
+from liteflow.providers.rabbitmq.publishing import Letter, Publisher
 from liteflow.providers.rabbitmq.topology import short
 
 
@@ -194,6 +195,39 @@ def test_queue_of_another_kind_is_used(
     provider.send([Message("one", "1")])
     inbox.wait(1)
     assert "used as it is" in caplog.text
+
+
+def full_queue(raw: Raw, most: int) -> str:
+    """A queue that refuses messages once it holds so many."""
+    limits = {"x-max-length": most, "x-overflow": "reject-publish"}
+    raw.channel.queue_declare(raw.name("one"), durable=True, arguments=limits)
+    return raw.name("one")
+
+
+def test_message_that_the_server_could_not_store_is_sent_again(
+    provider: RabbitMQQueueProvider, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, refused = full_queue(raw, 1), threading.Event()
+    original = Publisher._refused
+
+    def note(publisher: Publisher, letter: Letter) -> None:
+        refused.set()
+        original(publisher, letter)
+
+    monkeypatch.setattr(Publisher, "_refused", note)
+    provider.send([Message("one", "1")])
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(provider.send, [Message("one", "2")])
+        assert refused.wait(DEADLINE)
+        assert raw.get(queue)[2] == b"1"
+        sending.result(DEADLINE)
+    assert raw.get(queue)[2] == b"2"
+
+
+def test_message_that_the_server_can_never_store(provider: RabbitMQQueueProvider, raw: Raw) -> None:
+    full_queue(raw, 0)
+    with pytest.raises(QueueUnavailableError, match="could not store"):
+        provider.send([Message("one", "1")])
 
 
 def test_server_without_quorum_queues(

@@ -81,19 +81,25 @@ class ServerClock:
     def now(self) -> datetime:
         """The server's time."""
         local = self._local()
+        if local >= self._refresh_at:
+            self._begin_refresh()
+        # Without the lock: this is called for every step. Two threads at once may differ by the time between.
+        measured = self._known()
+        now = local + (measured.low + measured.high) // 2
+        if now > self._last:
+            self._last = now
+        return EPOCH + timedelta(microseconds=self._last)
+
+    def _begin_refresh(self) -> None:
         with self._lock:
-            measured = self._known()
-            if local >= self._refresh_at and self._thread is None:
+            if self._measured is not None and self._thread is None:
                 self._thread = threading.Thread(target=self._refresh, name="liteflow-clock", daemon=True)
                 self._thread.start()
-            self._last = max(self._last, local + (measured.low + measured.high) // 2)
-            return EPOCH + timedelta(microseconds=self._last)
 
     @property
     def uncertainty(self) -> timedelta:
         """How far the time of two processes that measure like this one may be apart."""
-        with self._lock:
-            measured = self._known()
+        measured = self._known()
         drift = 2 * DRIFT * max(0, self._local() - measured.at)
         return timedelta(microseconds=measured.high - measured.low + drift)
 

@@ -49,6 +49,21 @@ class EventLog:
 
     def fitting(self, waits: Sequence[Wait], now: datetime, limit: int) -> list[Event]:
         """Events that fit any of the waits, at most `limit` for each, in order of time, then id."""
+        first: dict[tuple[str, str], datetime] = {}
+        for wait in waits:
+            key = (wait.name, wait.key)
+            first[key] = min(wait.since, first.get(key, wait.since))
+        queries = [fitting_query(name, key, since, now) for (name, key), since in first.items()]
+        found: dict[str, Event] = {}
+        for begin in range(0, len(queries), QUERIES_AT_ONCE):
+            together = queries[begin : begin + QUERIES_AT_ONCE]
+            documents = list(self._collection.find({"$or": together}).limit(limit))
+            if len(documents) == limit:  # there may be more for one of them: each on its own
+                return self._fitting_each(waits, now, limit)
+            found.update((document["_id"], event_from_document(document)) for document in documents)
+        return sorted(found.values(), key=lambda event: (event.time, event.id))
+
+    def _fitting_each(self, waits: Sequence[Wait], now: datetime, limit: int) -> list[Event]:
         found: dict[str, Event] = {}
         for name, key, since in {(wait.name, wait.key, wait.since) for wait in waits}:
             query = fitting_query(name, key, since, now)
@@ -86,6 +101,9 @@ class EventLog:
         found = self._collection.find_one(ANY_DUE, {"due": 1}, sort=[("due", 1), ("_id", 1)])
         return time_from_bson(found["due"]) if found is not None else None
 
+
+QUERIES_AT_ONCE = 64
+"""So many names and keys are asked for together."""
 
 ANY_DUE: dict[str, Any] = {"due": {"$gt": ""}}
 

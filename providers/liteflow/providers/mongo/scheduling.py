@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from pymongo import UpdateOne
+from bson.raw_bson import RawBSONDocument
 
 from liteflow.core.models import Parked, WorkflowStatus
 from liteflow.core.providers import ClaimRenewal, Due, Waiter, WakeMove
@@ -15,6 +15,7 @@ from liteflow.providers.mongo import documents
 from liteflow.providers.mongo.errors import repeated
 from liteflow.providers.mongo.indexes import Collections
 from liteflow.providers.mongo.values import time_from_bson, time_to_bson
+from liteflow.providers.mongo.writing import encoded, update
 
 NOT_ENDED = [int(status) for status in WorkflowStatus if not status.ended]
 ANY_DUE: dict[str, Any] = {"wake_at": {"$gt": ""}}
@@ -59,8 +60,8 @@ class Scheduling:
             same = {name: found[instance_id].get(name) for name in ("_id", "revision", "wake_at")}
             hold = {"token": token, "count": one.holds + 1}
             held = {"wake_at": time_to_bson(hold_until(one)), "hold": hold}
-            holds.append(UpdateOne(same, {"$set": held}))
-        if self._instances.bulk_write(holds, ordered=False).matched_count < len(holds):
+            holds.append(_statement(same, {"$set": held}))
+        if update(self._instances, holds) < len(holds):
             mine = self._loose.find({"_id": {"$in": list(due)}, "hold.token": token}, {"_id": 1})
             got = {document["_id"] for document in mine}
             return [one for one in due.values() if one.instance_id in got]
@@ -74,28 +75,25 @@ class Scheduling:
     def lower_wake(self, wakes: Mapping[str, datetime]) -> None:
         """See `PersistenceProvider.lower_wake`."""
         updates = [
-            UpdateOne(
+            _statement(
                 {"_id": instance_id, "status": {"$in": NOT_ENDED}},
                 {"$min": {"wake_at": time_to_bson(wake_at)}, "$unset": {"message_sent": ""}},
             )
             for instance_id, wake_at in wakes.items()
         ]
-        if updates:
-            repeated(lambda: self._instances.bulk_write(updates, ordered=False))
+        update(self._instances, updates)
 
     def move_wake(self, moves: Sequence[WakeMove]) -> None:
         """See `PersistenceProvider.move_wake`."""
         updates = [_move(move) for move in moves]
-        if updates:
-            repeated(lambda: self._loose.bulk_write(updates, ordered=False))
+        update(self._loose, updates)
 
     def renew_claims(self, renewals: Sequence[ClaimRenewal]) -> list[bool]:
         """See `PersistenceProvider.renew_claims`."""
         updates = [_renewal(renewal) for renewal in renewals]
         if not updates:
             return []
-        result = repeated(lambda: self._instances.bulk_write(updates, ordered=False))
-        if result.matched_count == len(updates):
+        if update(self._instances, updates) == len(updates):
             return [True] * len(renewals)
         ids = [renewal.instance_id for renewal in renewals]
         stored = {found["_id"]: found for found in self._instances.find({"_id": {"$in": ids}}, {"claims": 1})}
@@ -124,7 +122,11 @@ class Scheduling:
         return [documents.waiter(document) for document in found]
 
 
-def _move(move: WakeMove) -> UpdateOne:
+def _statement(condition: dict[str, Any], changes: Any) -> RawBSONDocument:
+    return encoded({"q": condition, "u": changes})
+
+
+def _move(move: WakeMove) -> RawBSONDocument:
     # None matches a field that is not there.
     expected = time_to_bson(move.expected) if move.expected is not None else None
     same = {"_id": move.instance_id, "revision": move.revision, "wake_at": expected}
@@ -132,18 +134,18 @@ def _move(move: WakeMove) -> UpdateOne:
     if not move.message_sent:
         cleared["message_sent"] = ""
     if move.new is None:
-        return UpdateOne(same, {"$unset": {**cleared, "wake_at": ""}})
+        return _statement(same, {"$unset": {**cleared, "wake_at": ""}})
     sent = {"message_sent": True} if move.message_sent else {}
-    return UpdateOne(same, {"$set": {"wake_at": time_to_bson(move.new), **sent}, "$unset": cleared})
+    return _statement(same, {"$set": {"wake_at": time_to_bson(move.new), **sent}, "$unset": cleared})
 
 
 _EARLIEST_END = {"$min": {"$map": {"input": {"$objectToArray": "$claims"}, "in": "$$this.v.until"}}}
 
 
-def _renewal(renewal: ClaimRenewal) -> UpdateOne:
+def _renewal(renewal: ClaimRenewal) -> RawBSONDocument:
     """In steps, since `wake_at` goes along only if it was the earliest end of the claims before."""
     claim = f"claims.{renewal.pointer_id}"
-    return UpdateOne(
+    return _statement(
         {"_id": renewal.instance_id, f"{claim}.token": renewal.claim.token},
         [
             {"$set": {"goes_along": {"$eq": ["$wake_at", _EARLIEST_END]}}},

@@ -81,10 +81,26 @@ def insert_missing(collection: Documents, documents: Sequence[RawBSONDocument]) 
     """Insert documents, and return the places of those whose id was there already."""
     known = set()
     for first, reply in send(collection, "insert", documents):
-        for error in reply.get("writeErrors", ()):
-            if error["code"] != DUPLICATE_KEY:
-                raise OperationFailure(f"an insert failed with code {error['code']}", error["code"])
-            known.add(first + error["index"])
-        if "writeConcernError" in reply:
-            raise WTimeoutError("the write concern was not met", reply["writeConcernError"].get("code"))
+        errors = reply.get("writeErrors", ())
+        known |= {first + error["index"] for error in errors if error["code"] == DUPLICATE_KEY}
+        _check(reply, DUPLICATE_KEY)
     return known
+
+
+def update(collection: Documents, statements: Sequence[RawBSONDocument]) -> int:
+    """Send statements of updates (`q`, `u`), and return how many of them have matched a document."""
+    matched = 0
+    for _, reply in send(collection, "update", statements):
+        _check(reply)
+        matched += reply["n"]
+    return matched
+
+
+def _check(reply: Mapping[str, Any], *expected: int) -> None:
+    """Raise what a reply tells of, but for errors with these codes."""
+    for error in reply.get("writeErrors", ()):
+        if error["code"] not in expected:
+            raise OperationFailure(f"a write failed with code {error['code']}", error["code"])
+    if "writeConcernError" in reply:
+        code = reply["writeConcernError"].get("code")
+        raise WTimeoutError("what was written is not confirmed by the majority yet", code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pika.channel
@@ -18,6 +19,9 @@ from liteflow.providers.rabbitmq.driver import Driver, describe
 from liteflow.providers.rabbitmq.topology import Topology
 
 PERSISTENT = 2
+
+REFUSED_PAUSES = (0.05, 0.1, 0.2, 0.4)
+"""Seconds before a message that the server could not store is sent to it again."""
 
 
 class _Batch:
@@ -51,6 +55,7 @@ class Letter:
     mandatory: bool = True
     heard: Callable[[bool], None] | None = None
     returned: bool = False
+    refused: int = 0
     batch: _Batch = field(init=False)
 
 
@@ -146,14 +151,22 @@ class Publisher(ChannelUser):
         for tag in self._tags(method.delivery_tag, method.multiple):
             letter = self._unconfirmed.pop(tag)
             if not confirmed:
-                where = letter.routing_key or letter.exchange
-                letter.batch.fail(QueueUnavailableError(f"RabbitMQ could not store a message for {where}"))
+                self._refused(letter)
             elif letter.returned and letter.heard is None:
                 self._send_again(letter)
             else:
                 if letter.heard is not None:
                     letter.heard(not letter.returned)
                 letter.batch.one_confirmed()
+
+    def _refused(self, letter: Letter) -> None:
+        """A quorum queue refuses what comes before it has elected its leader, which takes a moment."""
+        if letter.refused == len(REFUSED_PAUSES):
+            where = letter.routing_key or letter.exchange
+            letter.batch.fail(QueueUnavailableError(f"RabbitMQ could not store a message for {where}"))
+            return
+        self._connection.later(REFUSED_PAUSES[letter.refused], partial(self._send, letter))
+        letter.refused += 1
 
     def _tags(self, tag: int, multiple: bool) -> list[int]:
         if not multiple:

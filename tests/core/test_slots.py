@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import threading
+
+from servers import wait_for
+
+from liteflow.core import Settings, StepExecutionContext, Workflow, WorkflowBuilder, engine
+from liteflow.core.bodies import BodyRunner, Job
+from liteflow.core.memory_store import MemoryPersistenceProvider
+from liteflow.core.models import Instance
+from liteflow.core.slots import Slots
+
+
+class Gated(Workflow):
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.gate = threading.Event()
+
+    def build(self, builder: WorkflowBuilder) -> None:
+        def body(context: StepExecutionContext) -> None:
+            self.begun.append(context.workflow.id)
+            self.gate.wait(10)
+
+        builder.start_with(body)
+
+
+def job(workflow: Gated, name: str) -> Job:
+    definition = workflow.definition()
+    now = MemoryPersistenceProvider().now()
+    instance = Instance(name, definition.id, 1, now, begun=False)
+    transition = engine.advance(instance, definition, now)
+    assert transition is not None
+    transition.apply(instance)
+    return Job(instance, definition, definition.first, instance.pointers["1"])
+
+
+def test_jobs_that_wait_behind_a_slow_body_are_begun_by_other_threads() -> None:
+    workflow, done = Gated(), threading.Semaphore(0)
+    bodies = BodyRunner(MemoryPersistenceProvider().now, Settings())
+    slots = Slots(4, bodies, lambda job, ended: done.release())
+    for name in "abc":
+        slots.submit(job(workflow, name))
+    assert not slots.begin()  # one thread is woken for all of them
+    wait_for("all run", lambda: slots.overdue() and sorted(workflow.begun) == ["a", "b", "c"])
+    workflow.gate.set()
+    for _ in "abc":
+        assert done.acquire(timeout=10)
+    slots.close()
+
+
+def test_bodies_that_end_at_once_are_run_by_the_thread_that_is_awake() -> None:
+    workflow, threads, done = Gated(), set[str](), threading.Semaphore(0)
+    workflow.gate.set()
+    bodies = BodyRunner(MemoryPersistenceProvider().now, Settings())
+
+    def ended(job: object, outcome: object) -> None:
+        threads.add(threading.current_thread().name)
+        done.release()
+
+    slots = Slots(4, bodies, ended)
+    for number in range(50):
+        slots.submit(job(workflow, str(number)))
+    slots.begin()
+    for _ in range(50):
+        assert done.acquire(timeout=10)
+    assert len(threads) == 1
+    slots.close()
