@@ -2,8 +2,8 @@
 
 They are stored as the engine leaves them, through the store's `create`. Idle cost: the CPU time of worker and
 scheduler in 20 s with them, all of it, and of the servers what they take more than before the instances were
-there. Wake rate: 10,000 are due at the same moment; from then to the last one's step after the sleep. "early" ran before they
-were due by the machine's clock, "twice" ran their step after the sleep more than once.
+there. Wake rate: 10,000 are due at the same moment; from then to the last one's step after the sleep. "early"
+ran before they were due by the machine's clock, "twice" ran their step after the sleep more than once.
 """
 
 from __future__ import annotations
