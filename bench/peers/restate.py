@@ -22,15 +22,25 @@ SERVICE = (
 import restate
 chain = restate.Service("chain")
 
+async def nothing():
+    return None
+
 @chain.handler()
 async def run(ctx: restate.Context, number: int) -> int:
     for step in range(10):
-        await ctx.run_typed(f"step {step}", lambda: None)
+        await ctx.run_typed(f"step {step}", nothing)
     return number
 
 app = restate.app([chain])
 """
 )
+
+SERVING = """
+h2_max_concurrent_streams = 2147483647
+keep_alive_max_requests = 2147483647
+keep_alive_timeout = 2147483647
+"""
+"""What Restate's documentation says a service in production is to be served with."""
 
 CLIENT = """
 import asyncio, json, sys, time
@@ -89,15 +99,14 @@ def _server(env: Env) -> Path:
 def _version(env: Env) -> str:
     package = env.cache / "restate-server" / "node_modules" / _package() / "package.json"
     server = json.loads(package.read_text())["version"] if package.exists() else "none"
-    return (
-        f"server {server}, {version(env, 'restate', 'restate_sdk', 'restate-sdk', 'Hypercorn', 'hypercorn')}"
-    )
+    return f"server {server}, {version(env, 'restate', 'restate_sdk', 'hypercorn')}"
 
 
 def _rate(interpreter: Path, server: Path, number: int, count: int) -> float:
     with tempfile.TemporaryDirectory(prefix="liteflow-bench-restate-") as name:
         folder = Path(name)
         (folder / "chain_service.py").write_text(SERVICE)
+        (folder / "serving.toml").write_text(SERVING)
         serving, ingress, admin, node = (free_port() for _ in range(4))
         settings = {
             "RESTATE_BASE_DIR": f"{folder}/data",
@@ -106,14 +115,15 @@ def _rate(interpreter: Path, server: Path, number: int, count: int) -> float:
             "RESTATE_BIND_ADDRESS": f"127.0.0.1:{node}",
             "RESTATE_ADVERTISED_ADDRESS": f"http://127.0.0.1:{node}",
         }
-        hypercorn = [str(interpreter.parent / "hypercorn"), "chain_service:app", "--workers", str(number)]
+        hypercorn = [str(interpreter.parent / "hypercorn"), "chain_service:app", "--config", "serving.toml"]
+        hypercorn += ["--workers", str(number), "--bind", f"127.0.0.1:{serving}"]
         log = folder / "log"
         running = []
         try:
             running.append(
                 spawn([str(server), "--node-name", "bench"], folder=folder, environment=settings, log=log)
             )
-            running.append(spawn([*hypercorn, "--bind", f"127.0.0.1:{serving}"], folder=folder, log=log))
+            running.append(spawn(hypercorn, folder=folder, log=log))
             until(lambda: _register(admin, serving), 60, 0.2)
             client = [str(interpreter), "-c", CLIENT, str(ingress), str(count)]
             return float(json.loads(output(client, folder=folder)))
