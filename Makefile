@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo setup test lint check bench compose-check clean
+.PHONY: help demo setup test lint check bench fuzz compose-check clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,10 @@ check: lint test ## What CI runs
 bench: setup ## Measurements, see bench/README.md; NAME="W1 W2" RUNS=5 PEERS=restate,dbos
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,bench]'
 	@$(BIN)/python -m bench $(NAME) $(if $(RUNS),--runs $(RUNS)) $(if $(PEERS),--peers $(PEERS)) $(ARGS)
+
+MESSAGES ?= 100000
+fuzz: $(VENV)/test.stamp ## Hostile messages and stored documents at gateway and codec: MESSAGES=1000000 SEED=1
+	@PYTHONPATH=tests $(BIN)/python -m fuzz --messages $(MESSAGES) $(if $(SEED),--seed $(SEED))
 
 compose-check: ## The compose file for real: three workers, one killed, orders from Node.js (needs Docker)
 	@deploy/check-compose.sh

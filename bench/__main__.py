@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from bench import (
     chains,
+    cost,
     embedded,
     events,
     fanout,
@@ -38,6 +39,7 @@ ALL: list[Workload] = [
     module.WORKLOAD
     for module in (
         chains,
+        cost,
         latency,
         events,
         embedded,

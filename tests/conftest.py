@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from servers import MongoServer, RabbitServer, RedisServer, Servers
+from servers import MariaServer, MongoServer, PostgresServer, RabbitServer, RedisServer, Servers
 
 # pika reports every failed attempt to connect with a traceback; the providers log a line of their own.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -45,6 +45,16 @@ def redis_urls(servers: Servers) -> list[str]:
     return servers.redis_masters()
 
 
+@pytest.fixture(scope="session")
+def postgres_url(servers: Servers) -> str:
+    return servers.postgres()
+
+
+@pytest.fixture(scope="session")
+def mariadb_url(servers: Servers) -> str:
+    return servers.mariadb()
+
+
 @pytest.fixture
 def prefix() -> str:
     """A prefix of its own for each test, so that tests share servers and nothing else."""
@@ -70,6 +80,22 @@ def own_rabbitmq() -> Iterator[RabbitServer]:
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
     server = RedisServer()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def own_mariadb() -> Iterator[MariaServer]:
+    server = MariaServer()
     server.start()
     yield server
     server.close()

@@ -1,15 +1,16 @@
-"""Real RabbitMQ, Redis and MongoDB servers for tests.
+"""Real servers for tests: RabbitMQ, Redis, MongoDB, PostgreSQL and MariaDB.
 
-Each kind comes from the URL that the environment names (``LITEFLOW_TEST_AMQP``, ``_REDIS``, ``_MONGO``),
-else from a container where Docker answers and has or gets the image, else as a process of this machine
-on a free loopback port, in a folder of its own. Nothing outlives the test run: processes die with their
-parent, also when that is killed.
+Each kind comes from the URL that the environment names (``LITEFLOW_TEST_AMQP``, ``_REDIS``, ``_MONGO``,
+``_POSTGRES``, ``_MARIADB``), else from a container where Docker answers and has or gets the image (not the
+SQL servers), else as a process of this machine on a free loopback port, in a folder of its own. Nothing
+outlives the test run: processes die with their parent, also when that is killed.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -61,6 +62,8 @@ class LocalServer:
     """A server process that a test may stop, kill, pause and start again on the same port and data."""
 
     kind = ""
+    owner: int | None = None
+    """Who runs it, if not who runs the tests."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -97,6 +100,7 @@ class LocalServer:
                         stderr=log,
                         stdin=subprocess.DEVNULL,
                         cwd=self.folder,
+                        user=self.owner,
                         env={**os.environ, **self.environment()},
                         preexec_fn=_die_with_parent,
                         start_new_session=True,
@@ -227,7 +231,7 @@ class RabbitServer(LocalServer):
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            # So the script becomes the server; else it stays its parent, and the server outlives a kill of us.
+            # So the script becomes the server; else it stays its parent, and the server outlives us.
             "RUNNING_UNDER_SYSTEMD": "1",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none",
         }
@@ -240,6 +244,97 @@ class RabbitServer(LocalServer):
         parameters.socket_timeout = parameters.blocked_connection_timeout = 5
         with pika.BlockingConnection(parameters):
             return True
+
+
+class UnprivilegedServer(LocalServer):
+    """One that refuses to run as root: then it runs as a user of its own, as nobody if there is none."""
+
+    user = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        if os.geteuid() == 0:
+            names = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()}
+            self.owner = names.get(self.user, names["nobody"])
+            os.chown(self.folder, self.owner, -1)
+
+    def make(self, command: list[str]) -> None:
+        """Make its data, by a command that ends."""
+        if not shutil.which(command[0]):
+            raise ServerError(f"{command[0]} is missing; `make setup` gets it")
+        done = subprocess.run(command, cwd=self.folder, user=self.owner, capture_output=True, text=True)
+        if done.returncode:
+            raise ServerError(f"{command[0]} failed: {done.stderr[-2000:]}")
+
+
+class PostgresServer(UnprivilegedServer):
+    """A PostgreSQL cluster of its own, with the database ``liteflow``."""
+
+    kind = "postgres"
+    user = "postgres"
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://liteflow:liteflow@127.0.0.1:{self.port}/liteflow"
+
+    @staticmethod
+    def program(name: str) -> str:
+        """Debian keeps them where no PATH leads."""
+        found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: path.parts[4])
+        return str(found[-1]) if found else name
+
+    def commands(self) -> list[list[str]]:
+        if not (self.folder / "db").exists():
+            secret = self.folder / "password"
+            secret.write_text("liteflow")
+            secret.chmod(0o644)
+            how = ["--auth=scram-sha-256", "--username=liteflow", f"--pwfile={secret}", "--encoding=UTF8"]
+            self.make([self.program("initdb"), "-D", f"{self.folder}/db", *how, "--no-locale", "--no-sync"])
+        server = [self.program("postgres"), "-D", f"{self.folder}/db", "-p", str(self.port)]
+        options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "200"}
+        return [server + [word for name, value in options.items() for word in ("-c", f"{name}={value}")]]
+
+    def probe(self) -> bool:
+        import psycopg
+
+        with psycopg.connect(
+            host="127.0.0.1", port=self.port, user="liteflow", password="liteflow", dbname="postgres",
+            connect_timeout=2, autocommit=True,
+        ) as connection:  # fmt: skip
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'liteflow'").fetchone():
+                connection.execute("CREATE DATABASE liteflow")
+        return True
+
+
+class MariaServer(UnprivilegedServer):
+    """A MariaDB server with data of its own and the database ``liteflow``."""
+
+    kind = "mariadb"
+    user = "mysql"
+
+    @property
+    def url(self) -> str:
+        return f"mariadb://root@127.0.0.1:{self.port}/liteflow"
+
+    def commands(self) -> list[list[str]]:
+        data = self.folder / "db"
+        if not data.exists():
+            how = ["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]
+            self.make(["mariadb-install-db", *how, f"--datadir={data}"])
+        server = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
+        paths = [f"--datadir={data}", f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid"]
+        network = [f"--port={self.port}", "--bind-address=127.0.0.1", "--max-connections=300"]
+        return [[server, "--no-defaults", *paths, *network]]
+
+    def probe(self) -> bool:
+        import pymysql
+
+        with pymysql.connect(
+            host="127.0.0.1", port=self.port, user="root", connect_timeout=2, read_timeout=5
+        ) as connection:
+            with connection.cursor() as cursor:
+                cursor.execute("CREATE DATABASE IF NOT EXISTS liteflow")
+        return True
 
 
 def docker_answers() -> bool:
@@ -296,6 +391,20 @@ class Servers:
     def redis(self) -> str:
         """URL of a Redis."""
         return self._get("redis", "redis:7", 6379, "redis://127.0.0.1:{}/0", RedisServer)
+
+    def postgres(self) -> str:
+        """URL of a PostgreSQL, always a process of this machine unless the environment names one."""
+        return self._own("postgres", PostgresServer)
+
+    def mariadb(self) -> str:
+        """URL of a MariaDB, always a process of this machine unless the environment names one."""
+        return self._own("mariadb", MariaServer)
+
+    def _own(self, kind: str, local: Callable[[], LocalServer]) -> str:
+        if kind not in self._urls:
+            named = os.environ.get(f"LITEFLOW_TEST_{kind.upper()}")
+            self._urls[kind] = named or self._local(local())
+        return self._urls[kind]
 
     def redis_masters(self) -> list[str]:
         """URLs of three independent Redis masters, always processes of this machine."""

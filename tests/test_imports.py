@@ -13,7 +13,10 @@ PORTIONS = {
     "liteflow.providers": ROOT / "providers" / "liteflow" / "providers",
     "liteflow.worker": ROOT / "worker" / "liteflow" / "worker",
 }
-DRIVERS = {"pymongo", "bson", "pika", "redis", "click", "gridfs"}
+DRIVERS = {
+    *("pymongo", "bson", "gridfs", "pika", "redis", "click"),
+    *("sqlalchemy", "alembic", "psycopg", "pymysql", "sqlite3"),
+}
 
 
 def modules() -> dict[str, Path]:

@@ -10,6 +10,7 @@ from functools import partial
 from liteflow.core import engine
 from liteflow.core.activation import Activation, Phase
 from liteflow.core.bodies import Check
+from liteflow.core.errors import LiteFlowError
 from liteflow.core.hops import Hops
 from liteflow.core.inputs import (
     ConditionsHeld,
@@ -37,6 +38,26 @@ class Advancing(Hops):
         """Commit what has happened; run what is ready; leave when there is nothing left to do."""
         if act.phase is not Phase.ACTIVE or act.committing:
             return
+        inputs = list(act.inputs)
+        try:
+            self._go_on(act)
+        except Exception as exc:
+            if act.instance is None or act.committing or self._under_way(act):
+                raise  # what is under way comes back here
+            log.exception("workflow %s can't be advanced", act.instance_id)
+            act.inputs = inputs
+            self._set_aside(act, act.instance, f"it can't be advanced: {type(exc).__name__}: {exc}")
+
+    @staticmethod
+    def _under_way(act: Activation) -> bool:
+        return bool(act.waiting_for) or any(not job.ended for job in act.busy.values())
+
+    def _set_aside(self, act: Activation, instance: Instance, reason: str) -> None:
+        """Its state is none that an engine has made. Unless it is parked, its message is held for ever."""
+        act.busy.clear()
+        self._park(act, instance.revision, reason, "that its document is mended")
+
+    def _go_on(self, act: Activation) -> None:
         assert act.instance is not None and act.definition is not None and act.lease is not None
         now = self._persistence.now()
         inputs, act.inputs = act.inputs, []
@@ -201,6 +222,10 @@ class Advancing(Hops):
             act.waiting_for -= 1
             act.flushing = False
             if isinstance(result, Exception):
+                if not isinstance(result, LiteFlowError) and not act.committing and not self._under_way(act):
+                    reason = f"its outbox can't be sent: {type(result).__name__}: {result}"
+                    self._set_aside(act, instance, reason)
+                    return
                 log.warning("workflow %s: its outbox can't be sent now: %s", act.instance_id, result)
                 act.leave = act.unsent = True
             else:

@@ -248,11 +248,15 @@ class WorkflowClient:
             raise DataError("name", f"names that begin with {RESERVED!r} are LiteFlow's own")
         if time is not None and time.tzinfo is None:
             raise DataError("effective_date", "has no time zone; use datetime.now(timezone.utc) and the like")
+        try:
+            at = (time or self.persistence.now()).astimezone(timezone.utc)
+        except OverflowError as exc:
+            raise DataError("effective_date", "is beyond the years 1 to 9999 in UTC") from exc
         event = Event(
             id=str(uuid.uuid4()) if id_key is None else event_id(id_key),
             name=name,
             key=key,
-            time=(time or self.persistence.now()).astimezone(timezone.utc),
+            time=at,
             data=data,
             traceparent=traceparent,
         )

@@ -19,7 +19,8 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
@@ -58,10 +59,13 @@ def unescape_key(key: str) -> str:
         return key
     result, rest = [], iter(key)
     for char in rest:
-        result.append(_UNESCAPE[next(rest)] if char == "~" else char)
+        result.append(_UNESCAPE.get(next(rest, ""), _ESCAPED_WRONGLY) if char == "~" else char)
+    if _ESCAPED_WRONGLY in result:
+        raise DataError("", f"the key {key[:_PART_SHOWN]!r} is not escaped as keys are")
     return "".join(result)
 
 
+_ESCAPED_WRONGLY = "~?"
 _UNESCAPE = {"~": "~", "d": ".", "s": "$", "0": "\0", "e": ""}
 
 
@@ -70,99 +74,142 @@ _UNESCAPE = {"~": "~", "d": ".", "s": "$", "0": "\0", "e": ""}
 
 def encode(value: object, path: str = "value") -> Plain:
     """The plain form of a value. `DataError` names the path of what can't be stored."""
-    return _encode(value, path, 0)
+    try:
+        return _encode(value, 0)
+    except DataError as exc:
+        _prefix(exc, path)
+        raise
 
 
-def _encode(value: Any, path: str, depth: int) -> Plain:
+def _prefix(error: DataError, part: str) -> None:
+    """Put what leads to the value before the error's path.
+
+    Paths are put together on the way out: on the way in, a long key would be copied for each value below.
+    """
+    part = part if len(part) <= _PART_SHOWN else f"{part[:_PART_SHOWN]}..."
+    path = error.path if len(error.path) <= _PATH_SHOWN else f"...{error.path[-_PATH_SHOWN:]}"
+    error.place(part + path)
+
+
+_PART_SHOWN, _PATH_SHOWN = 100, 200
+"""Characters of a key and of a path that an error shows."""
+
+
+def _encode(value: Any, depth: int) -> Plain:
+    """The paths of its errors begin at the value."""
     kind = type(value)
     if value is None or kind is bool:
         return value  # type: ignore[no-any-return]
     if kind is str:
-        return _text(value, path)
+        return _text(value)
     if kind is int:
         if not -_INT_LIMIT <= value < _INT_LIMIT:
-            raise DataError(path, "the integer needs more than 64 bits; use a Decimal or a string")
+            raise DataError("", "the integer needs more than 64 bits; use a Decimal or a string")
         return value  # type: ignore[no-any-return]
     if kind is float:
         return value if math.isfinite(value) else {MARKER: "float", "value": repr(value)}
     if depth > MAX_DEPTH:
-        raise DataError(path[:200], f"it is nested more than {MAX_DEPTH} deep, or contains itself")
+        raise DataError("", f"it is nested more than {MAX_DEPTH} deep, or contains itself")
     if kind is list:
-        return [_encode(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+        return _encode_items(value, depth)
     if kind is dict:
-        return _encode_dict(value, path, depth)
+        return _encode_dict(value, depth)
     leaf = _LEAVES.get(kind)
     if leaf is not None:
-        return leaf(value, path)
-    return _encode_other(value, path, depth)
+        return leaf(value)
+    return _encode_other(value, depth)
 
 
-def _text(value: str, path: str) -> str:
+def _text(value: str) -> str:
     if not value.isascii():
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as exc:
-            raise DataError(path, "the string is not valid Unicode (a lone surrogate)") from exc
+            raise DataError("", "the string is not valid Unicode (a lone surrogate)") from exc
     return value
 
 
-def _encode_dict(value: Mapping[Any, Any], path: str, depth: int) -> Plain:
+def _encode_items(value: Iterable[Any], depth: int) -> list[Plain]:
+    items: list[Plain] = []
+    try:
+        for item in value:
+            items.append(_encode(item, depth + 1))
+    except DataError as exc:
+        _prefix(exc, f"[{len(items)}]")
+        raise
+    return items
+
+
+def _encode_named(value: Mapping[str, Any], depth: int) -> dict[str, Plain]:
+    named: dict[str, Plain] = {}
+    for key, item in value.items():
+        escaped = escape_key(_text(key))
+        try:
+            named[escaped] = _encode(item, depth + 1)
+        except DataError as exc:
+            _prefix(exc, f".{key}")
+            raise
+    return named
+
+
+def _encode_dict(value: Mapping[Any, Any], depth: int) -> Plain:
     if all(type(key) is str for key in value):
-        return {
-            escape_key(_text(key, path)): _encode(item, f"{path}.{key}", depth + 1)
-            for key, item in value.items()
-        }
-    items: list[Plain] = [
-        [_encode(key, f"{path} key", depth + 1), _encode(item, f"{path}[{key!r}]", depth + 1)]
-        for key, item in value.items()
-    ]
+        return _encode_named(value, depth)
+    items: list[Plain] = []
+    for key, item in value.items():
+        where = " key"
+        try:
+            pair = [_encode(key, depth + 1)]
+            where = f"[{key!r}]"
+            pair.append(_encode(item, depth + 1))
+        except DataError as exc:
+            _prefix(exc, where)
+            raise
+        items.append(pair)
     return {MARKER: "dict", "items": items}
 
 
-def _encode_datetime(value: datetime, path: str) -> Plain:
+def _encode_datetime(value: datetime) -> Plain:
     if value.tzinfo is None:
-        raise DataError(path, "the datetime has no time zone; use datetime.now(timezone.utc) and the like")
-    text = value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+        raise DataError("", "the datetime has no time zone; use datetime.now(timezone.utc) and the like")
+    try:
+        text = value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+    except OverflowError as exc:
+        raise DataError("", "the datetime is beyond the years 1 to 9999 in UTC") from exc
     return {MARKER: "datetime", "value": text}
 
 
-_LEAVES: dict[type, Callable[[Any, str], Plain]] = {
+_LEAVES: dict[type, Callable[[Any], Plain]] = {
     datetime: _encode_datetime,
-    date: lambda value, path: {MARKER: "date", "value": value.isoformat()},
-    time: lambda value, path: {MARKER: "time", "value": value.isoformat()},
-    timedelta: lambda value, path: {MARKER: "timedelta", "value": _encode(value // _MICROSECOND, path, 0)},
-    Decimal: lambda value, path: {MARKER: "decimal", "value": str(value)},
-    UUID: lambda value, path: {MARKER: "uuid", "value": str(value)},
-    bytes: lambda value, path: {MARKER: "bytes", "value": base64.b64encode(value).decode()},
+    date: lambda value: {MARKER: "date", "value": value.isoformat()},
+    time: lambda value: {MARKER: "time", "value": value.isoformat()},
+    timedelta: lambda value: {MARKER: "timedelta", "value": _encode(value // _MICROSECOND, 0)},
+    Decimal: lambda value: {MARKER: "decimal", "value": str(value)},
+    UUID: lambda value: {MARKER: "uuid", "value": str(value)},
+    bytes: lambda value: {MARKER: "bytes", "value": base64.b64encode(value).decode()},
 }
 
 
-def _encode_other(value: Any, path: str, depth: int) -> Plain:
+def _encode_other(value: Any, depth: int) -> Plain:
     if isinstance(value, enum.Enum):
-        return _encode(value.value, path, depth + 1)
+        return _encode(value.value, depth + 1)
     if isinstance(value, (tuple, set, frozenset)):
         tag = "tuple" if isinstance(value, tuple) else "set" if isinstance(value, set) else "frozenset"
-        items = [_encode(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+        items = _encode_items(value, depth)
         if tag != "tuple":
             items.sort(key=_stable)  # the order of a set means nothing: the same set has one form
         return {MARKER: tag, "value": items}
     attributes = _attributes(value)
     if attributes is not None:
-        return {
-            MARKER: "object",
-            **{
-                escape_key(name): _encode(item, f"{path}.{name}", depth + 1)
-                for name, item in attributes.items()
-            },
-        }
+        return {MARKER: "object", **_encode_named(attributes, depth)}
     if isinstance(value, (datetime, date, time)):
         exact = datetime if isinstance(value, datetime) else date if isinstance(value, date) else time
-        return _encode(exact.fromisoformat(value.isoformat()), path, depth + 1)
+        return _encode(exact.fromisoformat(value.isoformat()), depth + 1)
     bases: tuple[Any, ...] = (str, int, float, dict, list, Decimal, bytes)
     for base in bases:  # a subclass that adds behaviour, not state
         if isinstance(value, base):
-            return _encode(base(value), path, depth + 1)
-    raise DataError(path, f"a {type(value).__name__} can't be stored; keep what is needed to make it anew")
+            return _encode(base(value), depth + 1)
+    raise DataError("", f"a {type(value).__name__} can't be stored; keep what is needed to make it anew")
 
 
 def _stable(plain: Plain) -> str:
@@ -213,10 +260,31 @@ def _is_plain_class(kind: Any) -> bool:
 
 
 def decode(plain: Plain, type_: Any = None) -> Any:
-    """The value of a plain form; of the annotated type if one is given, else models become namespaces."""
-    if type_ is None or type_ is Any:
-        return _decode(plain, Namespace)
-    return _typed(_decode(plain, dict), type_, "value")
+    """The value of a plain form; of the annotated type if one is given, else models become namespaces.
+
+    `DataError` if it does not fit the type, or if nobody here has written it.
+    """
+    with _readable("value"):
+        if type_ is None or type_ is Any:
+            return _decode(plain, Namespace)
+        value = _decode(plain, dict)
+    return _typed(value, type_, "value")
+
+
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+"""What reading raises if the stored form is not what was written. (Decimals raise arithmetic errors.)"""
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError as exc:
+        _prefix(exc, path)
+        raise
+    except UNREADABLE as exc:
+        reason = f"its stored form can't be read: {type(exc).__name__}: {exc}"
+        raise DataError(path, reason[:_PATH_SHOWN]) from exc
 
 
 def _decode(plain: Any, model: Callable[[dict[str, Any]], Any]) -> Any:
@@ -234,7 +302,7 @@ def _decode(plain: Any, model: Callable[[dict[str, Any]], Any]) -> Any:
     if tag in _COLLECTIONS:
         return _COLLECTIONS[tag](_decode(item, model) for item in plain["value"])
     if tag not in _DECODE:
-        raise DataError("value", f"the stored form {tag!r} is unknown; a newer release wrote it")
+        raise DataError("", f"the stored form {str(tag)[:50]!r} is unknown; a newer release wrote it")
     return _DECODE[tag](plain["value"])
 
 
@@ -348,6 +416,8 @@ def _structure_plain(value: Any, kind: Any) -> Any:
         made = kind.__new__(kind)
     hints = _hints(kind)
     for name, item in value.items():
+        if name.startswith("__"):
+            raise TypeError(f"the attribute {name!r} is the language's own")
         setattr(made, name, _converter().structure(item, hints[name]) if name in hints else item)
     return made
 
@@ -379,20 +449,21 @@ def encode_data(data: object, path: str = "data") -> dict[str, Plain]:
     for name in attributes:
         if not isinstance(name, str):
             raise DataError(path, f"the name {name!r} is not a string")
-    return {
-        escape_key(_text(name, path)): _encode(value, f"{path}.{name}", 1)
-        for name, value in attributes.items()
-    }
+    try:
+        return _encode_named(attributes, 0)
+    except DataError as exc:
+        _prefix(exc, path)
+        raise
 
 
 def decode_data(plain: Mapping[str, Plain], type_: type | None) -> Any:
     """The data object: of the declared type, or a `Namespace`. What a type does not know is left out."""
+    with _readable("data"):
+        model: Callable[[dict[str, Any]], Any] = Namespace if type_ is None or type_ is dict else dict
+        values = {unescape_key(key): _decode(value, model) for key, value in plain.items()}
     if type_ is None:
-        return Namespace({unescape_key(key): _decode(value, Namespace) for key, value in plain.items()})
-    values = {unescape_key(key): _decode(value, dict) for key, value in plain.items()}
-    if type_ is dict:
-        return {unescape_key(key): _decode(value, Namespace) for key, value in plain.items()}
-    return _typed(values, type_, "data")
+        return Namespace(values)
+    return values if type_ is dict else _typed(values, type_, "data")
 
 
 def changes(before: Mapping[str, Plain], after: Mapping[str, Plain]) -> tuple[dict[str, Plain], list[str]]:
@@ -426,17 +497,22 @@ def size(plain: Plain) -> int:
 
 def to_json(plain: Plain) -> Any:
     """JSON for people and other programs: what JSON has no form for becomes text."""
+    with _readable("value"):
+        return _to_json(plain)
+
+
+def _to_json(plain: Any) -> Any:
     if isinstance(plain, list):
-        return [to_json(item) for item in plain]
+        return [_to_json(item) for item in plain]
     if not isinstance(plain, dict):
         return plain
     tag = plain.get(MARKER)
     if tag is None or tag == "object":
-        return {unescape_key(key): to_json(item) for key, item in plain.items() if key != MARKER}
+        return {unescape_key(key): _to_json(item) for key, item in plain.items() if key != MARKER}
     if tag == "dict":
-        return [[to_json(key), to_json(item)] for key, item in plain["items"]]  # type: ignore[union-attr, misc, str-unpack]
+        return [[_to_json(key), _to_json(item)] for key, item in plain["items"]]
     if tag in _COLLECTIONS:
-        return [to_json(item) for item in plain["value"]]  # type: ignore[union-attr]
+        return [_to_json(item) for item in plain["value"]]
     if tag == "timedelta":
         return decode(plain).total_seconds()
     return plain["value"]
@@ -444,25 +520,46 @@ def to_json(plain: Plain) -> Any:
 
 def from_json(value: Any, path: str = "data") -> Plain:
     """The plain form of parsed JSON from outside. Refuses what a store can't hold exactly."""
-    return _from_json(value, path, 0)
+    try:
+        return _from_json(value, 0)
+    except DataError as exc:
+        _prefix(exc, path)
+        raise
 
 
-def _from_json(value: Any, path: str, depth: int) -> Plain:
-    if isinstance(value, (list, dict)) and depth >= MAX_DEPTH:
-        raise DataError(path[:200], f"it is nested more than {MAX_DEPTH} deep")
-    if isinstance(value, list):
-        return [_from_json(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
-    if isinstance(value, dict):
-        for key in value:
+def _from_json(value: Any, depth: int) -> Plain:
+    kind = type(value)
+    if kind is dict:
+        _check_depth(depth)
+        named: dict[str, Plain] = {}
+        for key, item in value.items():
             if "\0" in key:
-                raise DataError(path, "a key contains NUL")
-        return {
-            escape_key(_text(key, path)): _from_json(item, f"{path}.{key}", depth + 1)
-            for key, item in value.items()
-        }
-    if isinstance(value, float) and not math.isfinite(value):
-        raise DataError(path, "NaN and Infinity are not allowed")
-    return _encode(value, path, depth)
+                raise DataError("", "a key contains NUL")
+            escaped = escape_key(_text(key))
+            try:
+                named[escaped] = _from_json(item, depth + 1)
+            except DataError as exc:
+                _prefix(exc, f".{key}")
+                raise
+        return named
+    if kind is list:
+        _check_depth(depth)
+        items: list[Plain] = []
+        try:
+            for item in value:
+                items.append(_from_json(item, depth + 1))
+        except DataError as exc:
+            _prefix(exc, f"[{len(items)}]")
+            raise
+        return items
+    if kind is float and not math.isfinite(value):
+        raise DataError("", "NaN and Infinity are not allowed")
+    return _encode(value, depth)
+
+
+def _check_depth(depth: int) -> None:
+    if depth >= MAX_DEPTH:
+        raise DataError("", f"it is nested more than {MAX_DEPTH} deep")
 
 
 __all__ = [

@@ -49,9 +49,14 @@ class DataError(LiteFlowError):
     """
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = path
+        super().__init__()
         self.reason = reason
+        self.place(path)
+
+    def place(self, path: str) -> None:
+        """Say where it is; for whoever knows more of that than the raiser did."""
+        self.path = path
+        self.args = (f"{path}: {self.reason}",)
 
 
 class StepTimeoutError(LiteFlowError):

@@ -249,7 +249,7 @@ def configure_workflow_host(
 def _check_sharing(
     persistence: PersistenceProvider, queue: QueueProvider, lock: LockProvider, settings: Settings
 ) -> None:
-    if not persistence.shared or settings.allow_local_lock:
+    if not persistence.shared or persistence.embedded or settings.allow_local_lock:
         return
     for what, provider in (("queue", queue), ("lock", lock)):
         if not provider.shared:

@@ -55,11 +55,18 @@ class Poller:
         self._settings = settings
         self._lease: Lease | None = None
         self._purge_at = 0.0
+        self._recall_until: datetime | None = None
         self._periodic = Periodic("scheduler", self._round)
         self._unsubscribe: Callable[[], None] = lambda: None
 
     def start(self) -> None:
-        """Begin to scan."""
+        """Begin to scan.
+
+        With lock and queue of this process alone, a lasting store is what a process before has left: nobody
+        else is at anything, and the messages that were sent are gone. So what it had at hand is looked at.
+        """
+        if self._persistence.shared and not self._queue.shared and not self._lock.shared:
+            self._recall_until = self._persistence.now() + timedelta(seconds=LONGEST_HOLD)
         self._unsubscribe = self._queue.subscribe(DUE_TOPIC, self._due_earlier)
         self._periodic.start()
 
@@ -78,7 +85,7 @@ class Poller:
     def _round(self) -> float:
         if not self._lead():
             return self._settings.lease_ttl / 3
-        while self._send_due() or self._send_events():
+        while self._recall() or self._send_due() or self._send_events():
             if not self._lead():
                 return 0.0
         if self._purge_events():
@@ -103,6 +110,17 @@ class Poller:
             return True
         return False
 
+    def _recall(self) -> bool:
+        """Send one page of what is due as late as a message counts as lost; True if there may be more."""
+        if self._recall_until is None:
+            return False
+        until = self._recall_until
+        recalled = self._persistence.hold_due(until, lambda _: until + timedelta(microseconds=1), PAGE)
+        self._send([_message(one) for one in recalled])
+        if len(recalled) < PAGE:
+            self._recall_until = None
+        return len(recalled) == PAGE
+
     def _send_due(self) -> bool:
         """One page; True if there may be more."""
         now = self._persistence.now()
@@ -120,7 +138,7 @@ class Poller:
                     "workflow %s was due at %s and nobody has looked at it; sending its id again",
                     one.instance_id, one.wake_at.isoformat(),
                 )  # fmt: skip
-            messages.append(Message(queue, one.instance_id))
+            messages.append(_message(one))
         self._send(messages)
         return len(due) == PAGE
 
@@ -155,3 +173,7 @@ class Poller:
         except UnavailableError as exc:
             # They are held; when the hold runs out they are sent again.
             log.warning("%d wake-ups could not be sent (%s); they are sent again later", len(messages), exc)
+
+
+def _message(due: Due) -> Message:
+    return Message(workflow_queue(due.workflow_definition_id, due.version), due.instance_id)

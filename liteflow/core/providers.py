@@ -147,6 +147,9 @@ class PersistenceProvider(Provider):
     but `commit` changes `revision`; what the others clear they clear by comparing.
     """
 
+    embedded: bool = False
+    """True if it also serves a single process, as a file does, with a lock and a queue of that process."""
+
     @abc.abstractmethod
     def now(self) -> datetime:
         """The store's clock, aware UTC, in microseconds. Cheap: a measured offset to the local one."""

@@ -11,9 +11,9 @@ import pymongo
 import pytest
 
 from liteflow.core.errors import ProviderError, StoreUnavailableError
+from liteflow.core.server_clock import EPOCH, MICROSECOND, REFRESH, ServerClock
 from liteflow.core.testing.samples import until
 from liteflow.providers.mongo import MongoPersistenceProvider
-from liteflow.providers.mongo.clock import EPOCH, MICROSECOND, REFRESH, ServerClock
 
 
 class Simulated:
@@ -25,7 +25,7 @@ class Simulated:
         self.there, self.back = there, back
         self.reads = 0
         self.away = False
-        self.clock = ServerClock(self.read, lambda: self.local)
+        self.clock = ServerClock(self.read, 1000, lambda: self.local)
 
     def read(self) -> datetime:
         self.reads += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import astuple, replace
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +25,12 @@ MAX_BODY = 1_000_000
 
 MAX_NAME = 1024
 """Characters of names, keys, references and ids in a command."""
+
+MAX_REASON = 1000
+"""Characters of a refusal's reason. It may quote what the sender wrote."""
+
+MAX_DIGITS = 30
+"""Digits of a whole number. 64 bits hold 19; more are not even read, since that takes long."""
 
 _CONTROL = {"workflow.suspend": "suspend", "workflow.resume": "resume", "workflow.terminate": "terminate"}
 
@@ -62,7 +69,8 @@ class Gateway:
             refusal = Refusal("not_found", str(exc))
         except DataError as exc:
             refusal = Refusal("bad_data", str(exc))
-        log.warning("command %s refused (%s): %s", command.routing_key, refusal.code, refusal.reason)
+        refusal = replace(refusal, reason=_printable(refusal.reason))
+        log.warning("command %s refused (%s): %s", _printable(command.routing_key), *astuple(refusal))
         return refusal
 
     # ---------------------------------------------------------------------------------------- commands
@@ -78,7 +86,7 @@ class Gateway:
         plain = codec.from_json(data or {}, "data")
         assert isinstance(plain, dict)
         reference = _text(body, "reference", required=False)
-        key = None if command.message_id is None else f"message:{command.message_id}"
+        key = _id_key(command)
         instance_id = self._host.start_encoded(
             workflow, version, plain, reference=reference, key=key, traceparent=_traceparent(command)
         )
@@ -86,13 +94,12 @@ class Gateway:
 
     def _publish(self, command: Command, body: dict[str, Any]) -> Answer:
         name, key = _text(body, "name"), _text(body, "key")
-        id_key = None if command.message_id is None else f"message:{command.message_id}"
         event_id = self._host.publish_encoded(
             name,
             key,
             codec.from_json(body.get("data"), "data"),
             time=_time(body),
-            id_key=id_key,
+            id_key=_id_key(command),
             traceparent=_traceparent(command),
         )
         return Answer({"id": event_id})
@@ -126,11 +133,15 @@ class Gateway:
         except UnicodeDecodeError as exc:
             raise _Refused("malformed", f"the body is not UTF-8 at byte {exc.start}") from exc
         try:
-            body = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+            body = json.loads(
+                text, parse_constant=_no_constant, parse_int=_number, object_pairs_hook=_no_duplicates
+            )
+            if isinstance(body, dict):
+                _check_depth(body)
         except RecursionError as exc:
             raise _Refused("malformed", "the body is nested too deeply") from exc
         except ValueError as exc:
-            raise _Refused("malformed", f"the body is not JSON: {exc}") from exc
+            raise _Refused("malformed", f"the body can't be read: {exc}") from exc
         if not isinstance(body, dict):
             raise _Refused("malformed", "the body must be a JSON object")
         return body
@@ -140,11 +151,32 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not allowed")
 
 
+def _number(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a whole number has {len(digits)} digits, over {MAX_DIGITS}")
+    return int(digits)
+
+
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("an object has the same key twice")
     return result
+
+
+def _check_depth(body: dict[str, Any]) -> None:
+    """Of fields that nobody knows; the codec sees to the data."""
+    level: list[Any] = [[value for name, value in body.items() if name != "data"]]
+    for _ in range(codec.MAX_DEPTH + 1):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {codec.MAX_DEPTH} deep")
 
 
 def _text(body: dict[str, Any], name: str, *, required: bool = True) -> Any:
@@ -170,6 +202,19 @@ def _time(body: dict[str, Any]) -> datetime | None:
         return parse_time(value if isinstance(value, str) else "")
     except ValueError as exc:
         raise _Refused("bad_field", f"time {exc}") from exc
+
+
+def _id_key(command: Command) -> str | None:
+    # Some clients send an empty id where none was given; that must not make their commands one.
+    return f"message:{command.message_id}" if command.message_id else None
+
+
+def _printable(text: str) -> str:
+    """One line, of a length for people: nobody outside writes lines or control codes into a log."""
+    text = text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 4]} ..."
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)[:MAX_REASON]
 
 
 def _traceparent(command: Command) -> str | None:

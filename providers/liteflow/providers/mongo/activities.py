@@ -8,11 +8,12 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from liteflow.core.errors import DataError
+from liteflow.core.forms import Form
 from liteflow.core.models import FORMAT_VERSION, Activity
 from liteflow.providers.mongo.errors import UNREACHABLE, repeated
-from liteflow.providers.mongo.forms import PLAIN, TIME, Form
+from liteflow.providers.mongo.forms import PLAIN, TIME
 from liteflow.providers.mongo.indexes import Documents
+from liteflow.providers.mongo.reading import readable
 from liteflow.providers.mongo.values import time_to_bson
 from liteflow.providers.mongo.writing import encoded, insert_missing
 
@@ -101,8 +102,6 @@ def _document(activity: Activity) -> dict[str, Any]:
 
 
 def _activity(document: Mapping[str, Any]) -> Activity:
-    try:
+    with readable(f"activity {document['_id']}"):
         # Parameters that are None are left out of the document, but are no default of the record.
         return _ACTIVITY.read(document, id=document["_id"], parameters=None)
-    except (DataError, LookupError, TypeError, ValueError, AttributeError) as exc:
-        raise DataError(f"activity {document['_id']}", f"can't be read: {exc}") from exc

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from bson.binary import UuidRepresentation
-from bson.codec_options import CodecOptions
+from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
@@ -22,7 +22,11 @@ Client = MongoClient[dict[str, Any]]
 DEFAULT_DATABASE = "liteflow"
 
 CODEC_OPTIONS: CodecOptions[Any] = CodecOptions(
-    tz_aware=True, tzinfo=timezone.utc, uuid_representation=UuidRepresentation.STANDARD
+    tz_aware=True,
+    tzinfo=timezone.utc,
+    uuid_representation=UuidRepresentation.STANDARD,
+    # A date beyond the calendar is for whoever reads its value to refuse, not for a cursor full of others.
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
 
 RAW_OPTIONS: CodecOptions[RawBSONDocument] = CODEC_OPTIONS.with_options(document_class=RawBSONDocument)

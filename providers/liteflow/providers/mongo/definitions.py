@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bson.max_key import MaxKey
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
+from liteflow.core.forms import NUMBER, TEXT
 from liteflow.core.models import FORMAT_VERSION, DefinitionRecord
 from liteflow.providers.mongo.errors import DUPLICATE_KEY, repeated, write_errors
 from liteflow.providers.mongo.indexes import Documents
+from liteflow.providers.mongo.reading import readable_ones
 
 
 class DefinitionLog:
@@ -40,10 +42,14 @@ class DefinitionLog:
             first = {"workflow": workflow_definition_id}
             query = {"_id": {"$gte": first, "$lt": {**first, "version": MaxKey()}}}
         found = self._collection.find(query).sort("_id", 1)
-        return [
-            DefinitionRecord(document["_id"]["workflow"], document["_id"]["version"], document["fingerprint"])
-            for document in found
-        ]
+        return list(readable_ones("definition", _record, found))
+
+
+def _record(document: Mapping[str, Any]) -> DefinitionRecord:
+    key = document["_id"]
+    return DefinitionRecord(
+        TEXT.read(key["workflow"]), NUMBER.read(key["version"]), TEXT.read(document["fingerprint"])
+    )
 
 
 def _upsert(record: DefinitionRecord) -> UpdateOne:

@@ -20,6 +20,7 @@ from typing import Any
 
 from liteflow.core.codec import Plain
 from liteflow.core.errors import DataError, InstanceUnreadableError
+from liteflow.core.forms import NUMBER, TEXT, Conversion, Form, enumeration, list_of, map_of, read_texts
 from liteflow.core.models import (
     FORMAT_VERSION,
     Claim,
@@ -36,25 +37,19 @@ from liteflow.core.models import (
 )
 from liteflow.core.providers import Due, Waiter
 from liteflow.core.transition import Transition
-from liteflow.providers.mongo.forms import (
-    NUMBER,
-    PLAIN,
-    TIME,
-    Conversion,
-    Form,
-    enumeration,
-    list_of,
-    map_of,
-)
+from liteflow.providers.mongo.forms import PLAIN, TIME
+from liteflow.providers.mongo.reading import readable
 from liteflow.providers.mongo.values import from_bson, time_from_bson, time_to_bson
 
 Document = dict[str, Any]
+
+PATH = Conversion(list, lambda stored: tuple(read_texts(stored)))
 
 POINTER = Form(
     Pointer,
     {
         "status": enumeration(PointerStatus),
-        "scope": Conversion(list, tuple),
+        "scope": PATH,
         "context_item": PLAIN,
         "persistence_data": PLAIN,
         "sleep_until": TIME,
@@ -62,7 +57,7 @@ POINTER = Form(
         "end_time": TIME,
         "event_since": TIME,
         "deadline": TIME,
-        "undo": Conversion(list, tuple),
+        "undo": PATH,
         "event_data": PLAIN,
         "outcome": PLAIN,
     },
@@ -79,13 +74,17 @@ EVENT = Form(Event, {"time": TIME, "data": PLAIN}, without=("id",))
 
 def _read_pointers(stored: Mapping[str, Document]) -> dict[str, Pointer]:
     # In order of creation, which is not the order in which the server keeps new fields.
-    return {key: POINTER.read(stored[key], id=key) for key in sorted(stored, key=int)}
+    return {key: POINTER.read(pointer, id=key) for key, pointer in sorted(stored.items(), key=_number)}
+
+
+def _number(item: tuple[str, Document]) -> int:
+    return int(item[0])
 
 
 # Names and keys of events can be anything, so they are no names of fields.
 _CONSUMED = Conversion(
     lambda consumed: [{"wait": wait, "events": events} for wait, events in consumed.items()],
-    lambda stored: {entry["wait"]: entry["events"] for entry in stored},
+    lambda stored: {entry["wait"]: read_texts(entry["events"]) for entry in stored},
 )
 
 INSTANCE = Form(
@@ -142,17 +141,18 @@ def instance_from_document(document: Mapping[str, Any]) -> Instance:
     format_version = document.get("format")
     if type(format_version) is not int or format_version > FORMAT_VERSION:
         raise InstanceUnreadableError(str(instance_id), format_version)
-    try:
+    with readable(f"workflow {instance_id}"):
         return INSTANCE.read(document, id=instance_id, items=_read_items(document.get("items", {})))
-    except (DataError, LookupError, TypeError, ValueError, AttributeError) as exc:
-        raise DataError(f"workflow {instance_id}", f"can't be read: {exc}") from exc
 
 
 def _read_items(stored: Mapping[str, Any]) -> dict[str, list[Plain]]:
+    lists = {}
     for key, items in stored.items():
         if not isinstance(items, list):
             raise DataError(f"items.{key}", "the parts of a large collection are missing or can't be read")
-    return {key: from_bson(items) for key, items in stored.items()}  # type: ignore[misc]
+        with readable(f"items.{key}"):
+            lists[key] = [from_bson(item) for item in items]
+    return lists
 
 
 def transition_to_update(transition: Transition, items: Mapping[str, Any]) -> Document:
@@ -212,19 +212,23 @@ def waiting_query(name: str, key: str, after: str) -> Document:
 
 def waiter(document: Mapping[str, Any]) -> Waiter:
     """What is needed to send an instance a wake-up."""
-    return Waiter(document["_id"], document["workflow_definition_id"], document["version"])
+    return Waiter(
+        document["_id"], TEXT.read(document["workflow_definition_id"]), NUMBER.read(document["version"])
+    )
 
 
 def due(document: Mapping[str, Any]) -> Due:
     """An instance that is to be looked at."""
-    return Due(
-        document["_id"],
-        document["workflow_definition_id"],
-        document["version"],
-        time_from_bson(document["wake_at"]),
-        document.get("message_sent", False),
-        document.get("hold", {}).get("count", 0),
-    )
+    with readable(f"workflow {document['_id']}"):
+        who = waiter(document)
+        return Due(
+            who.instance_id,
+            who.workflow_definition_id,
+            who.version,
+            time_from_bson(document["wake_at"]),
+            bool(document.get("message_sent")),
+            NUMBER.read(document.get("hold", {}).get("count", 0)),
+        )
 
 
 def summary(document: Mapping[str, Any]) -> WorkflowSummary:
@@ -233,8 +237,8 @@ def summary(document: Mapping[str, Any]) -> WorkflowSummary:
     return WorkflowSummary(
         document["_id"],
         WorkflowStatus(document["status"]),
-        document["workflow_definition_id"],
-        document["version"],
+        TEXT.read(document["workflow_definition_id"]),
+        NUMBER.read(document["version"]),
         document.get("reference"),
         time_from_bson(document["create_time"]),
         time_from_bson(complete_time) if complete_time is not None else None,
@@ -255,7 +259,5 @@ def event_to_document(event: Event) -> Document:
 
 def event_from_document(document: Mapping[str, Any]) -> Event:
     """The event of a document."""
-    try:
+    with readable(f"event {document['_id']}"):
         return EVENT.read(document, id=document["_id"])
-    except (DataError, LookupError, TypeError, ValueError, AttributeError) as exc:
-        raise DataError(f"event {document['_id']}", f"can't be read: {exc}") from exc

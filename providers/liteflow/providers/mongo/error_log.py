@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from liteflow.core.forms import NUMBER, TEXT, Form
 from liteflow.core.models import FORMAT_VERSION, ErrorRecord
 from liteflow.core.transition import Transition
-from liteflow.providers.mongo.forms import NUMBER, TIME, Form
+from liteflow.providers.mongo.forms import TIME
 from liteflow.providers.mongo.indexes import Documents, of_instance
+from liteflow.providers.mongo.reading import readable_ones
 from liteflow.providers.mongo.writing import encoded, insert_missing
 
 ERRORS_KEPT = 1000
@@ -46,7 +48,7 @@ class ErrorLog:
         if limit <= 0:  # which the server takes for no limit
             return []
         newest = self._collection.find(of_instance(instance_id)).sort("_id", -1).limit(limit)
-        return [_record(document) for document in newest][::-1]
+        return list(readable_ones("error", _record, newest))[::-1]
 
     def trim(self, instance_id: str) -> None:
         """Remove all but the last errors of an instance."""
@@ -72,12 +74,12 @@ def _document(revision: int, error: ErrorRecord) -> dict[str, Any]:
     return {"_id": key, "format": FORMAT_VERSION, **_ERROR.write(error), **texts}
 
 
-def _record(document: dict[str, Any]) -> ErrorRecord:
+def _record(document: Mapping[str, Any]) -> ErrorRecord:
     return _ERROR.read(
         document,
-        instance_id=document["_id"]["instance"],
-        message=document["message"],
-        traceback=document["traceback"],
+        instance_id=TEXT.read(document["_id"]["instance"]),
+        message=TEXT.read(document["message"]),
+        traceback=TEXT.read(document["traceback"]),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from bson.errors import InvalidBSON
 from pymongo.errors import (
     BulkWriteError,
     ConnectionFailure,
@@ -72,6 +73,8 @@ def mapped() -> Iterator[None]:
     except PyMongoError as exc:
         kind = StoreUnavailableError if is_transient(exc) else ProviderError
         raise kind(f"MongoDB: {_summary(exc)}") from exc
+    except InvalidBSON as exc:
+        raise ProviderError(f"MongoDB: a document is no valid BSON: {exc}"[:500]) from exc
 
 
 def _summary(exc: PyMongoError) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 from pymongo import UpdateOne
 from pymongo.errors import DuplicateKeyError
 
+from liteflow.core.errors import DataError
 from liteflow.core.models import Event, Wait
 from liteflow.providers.mongo.documents import event_from_document, event_to_document
 from liteflow.providers.mongo.errors import UNREACHABLE, repeated
 from liteflow.providers.mongo.indexes import Documents
+from liteflow.providers.mongo.reading import readable, readable_ones, set_aside
 from liteflow.providers.mongo.values import time_from_bson, time_to_bson
 from liteflow.providers.mongo.writing import encoded
 
@@ -60,34 +62,43 @@ class EventLog:
             documents = list(self._collection.find({"$or": together}).limit(limit))
             if len(documents) == limit:  # there may be more for one of them: each on its own
                 return self._fitting_each(waits, now, limit)
-            found.update((document["_id"], event_from_document(document)) for document in documents)
+            found.update(
+                (event.id, event) for event in readable_ones("event", event_from_document, documents)
+            )
         return sorted(found.values(), key=lambda event: (event.time, event.id))
 
     def _fitting_each(self, waits: Sequence[Wait], now: datetime, limit: int) -> list[Event]:
         found: dict[str, Event] = {}
         for name, key, since in {(wait.name, wait.key, wait.since) for wait in waits}:
             query = fitting_query(name, key, since, now)
-            for document in self._collection.find(query).sort([("time", 1), ("_id", 1)]).limit(limit):
-                found[document["_id"]] = event_from_document(document)
+            stored = self._collection.find(query).sort([("time", 1), ("_id", 1)]).limit(limit)
+            for event in readable_ones("event", event_from_document, stored):
+                found[event.id] = event
         return sorted(found.values(), key=lambda event: (event.time, event.id))
 
     def hold(self, now: datetime, hold_until: datetime, limit: int) -> list[Event]:
         """Unprocessed events that are due, which they are not again before `hold_until`."""
-        documents = list(self._collection.find(due_query(now)).sort([("due", 1), ("_id", 1)]).limit(limit))
+        found = list(self._collection.find(due_query(now)).sort([("due", 1), ("_id", 1)]).limit(limit))
+        documents, events = [], {}
+        wrong = {}
+        for document in found:
+            try:
+                events[document["_id"]] = event_from_document(document)
+                documents.append(document)
+            except DataError as exc:
+                wrong[document["_id"]] = exc
+        set_aside(self._collection, "due", wrong)
         if not documents:
             return []
         token, until = uuid.uuid4().hex, time_to_bson(hold_until)
         hold = {"$set": {"due": until, "hold": token}}
-        updates = [UpdateOne({"_id": found["_id"], "due": found["due"]}, hold) for found in documents]
+        updates = [UpdateOne({"_id": one["_id"], "due": one["due"]}, hold) for one in documents]
         result = self._collection.bulk_write(updates, ordered=False)
         if result.matched_count < len(documents):
-            ids = [found["_id"] for found in documents]
-            mine = {
-                found["_id"]
-                for found in self._collection.find({"_id": {"$in": ids}, "hold": token}, {"_id": 1})
-            }
-            documents = [found for found in documents if found["_id"] in mine]
-        return [event_from_document(found) for found in documents]
+            held = self._collection.find({"_id": {"$in": list(events)}, "hold": token}, {"_id": 1})
+            mine = {one["_id"] for one in held}
+            documents = [one for one in documents if one["_id"] in mine]
+        return [events[document["_id"]] for document in documents]
 
     def mark_processed(self, event_ids: Sequence[str]) -> None:
         """These are not due any more."""
@@ -98,8 +109,14 @@ class EventLog:
 
     def next_due(self) -> datetime | None:
         """When the first unprocessed event is due."""
-        found = self._collection.find_one(ANY_DUE, {"due": 1}, sort=[("due", 1), ("_id", 1)])
-        return time_from_bson(found["due"]) if found is not None else None
+        in_order = [("due", 1), ("_id", 1)]
+        while (found := self._collection.find_one(ANY_DUE, {"due": 1}, sort=in_order)) is not None:
+            try:
+                with readable(f"event {found['_id']}"):
+                    return time_from_bson(found["due"])
+            except DataError as exc:
+                set_aside(self._collection, "due", {found["_id"]: exc})
+        return None
 
 
 QUERIES_AT_ONCE = 64

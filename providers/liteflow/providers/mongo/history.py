@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from liteflow.core.forms import NUMBER
 from liteflow.core.models import FORMAT_VERSION, Pointer
 from liteflow.providers.mongo.documents import POINTER
 from liteflow.providers.mongo.indexes import Documents, of_instance
+from liteflow.providers.mongo.reading import readable_ones
 from liteflow.providers.mongo.writing import encoded, insert_missing
 
 
@@ -27,4 +30,8 @@ class History:
     def of(self, instance_id: str) -> list[Pointer]:
         """The pointers of an instance in order."""
         found = self._collection.find(of_instance(instance_id)).sort("_id", 1)
-        return [POINTER.read(document, id=str(document["_id"]["pointer"])) for document in found]
+        return list(readable_ones("ended pointer", _pointer, found))
+
+
+def _pointer(document: Mapping[str, Any]) -> Pointer:
+    return POINTER.read(document, id=str(NUMBER.read(document["_id"]["pointer"])))

@@ -25,10 +25,11 @@ from pymongo import DeleteMany
 from pymongo.errors import PyMongoError
 
 from liteflow.core.codec import Plain
+from liteflow.core.forms import NUMBER, Form
 from liteflow.core.models import FORMAT_VERSION, Instance
 from liteflow.core.transition import Transition
 from liteflow.providers.mongo.connection import CODEC_OPTIONS, RAW_OPTIONS
-from liteflow.providers.mongo.forms import NUMBER, PLAIN, Form
+from liteflow.providers.mongo.forms import PLAIN
 from liteflow.providers.mongo.indexes import Collections
 from liteflow.providers.mongo.writing import encoded, insert_missing
 
@@ -49,6 +50,9 @@ class _Marker:
     token: str
     chunks: int
 
+
+MOST_CHUNKS = 10_000
+"""No list has more; a marker that says so was not written here, and is not followed."""
 
 _MARKER = Form(_Marker, {"revision": NUMBER, "chunks": NUMBER})
 
@@ -158,7 +162,8 @@ class ItemStore:
                 chunk = bson.decode(raw.raw, CODEC_OPTIONS)
             except InvalidBSON:
                 continue  # its instance alone is spoilt by it
-            chunks[_hashable(chunk["_id"])] = chunk["items"]
+            if isinstance(items := chunk.get("items"), list):
+                chunks[_hashable(chunk["_id"])] = items
         return chunks
 
     def remove(self, transitions: Iterable[Transition]) -> None:
@@ -185,9 +190,11 @@ def _markers(document: Mapping[str, Any]) -> Iterator[tuple[str, _Marker]]:
     for pointer_id, stored in lists.items() if isinstance(lists, dict) else ():
         if isinstance(stored, dict):
             try:
-                yield pointer_id, _MARKER.read(stored)
+                marker = _MARKER.read(stored)
             except (TypeError, ValueError):
                 continue
+            if 0 <= marker.chunks <= MOST_CHUNKS:
+                yield pointer_id, marker
 
 
 def _hashable(key: Mapping[str, Any]) -> tuple[Any, ...]:

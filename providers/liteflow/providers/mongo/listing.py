@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from liteflow.core.models import WorkflowStatus
@@ -9,6 +10,7 @@ from liteflow.core.paging import decode_cursor, encode_cursor
 from liteflow.core.providers import ListFilter, Page
 from liteflow.providers.mongo.documents import SUMMARY_FIELDS, summary
 from liteflow.providers.mongo.indexes import Documents
+from liteflow.providers.mongo.reading import readable_ones
 from liteflow.providers.mongo.values import time_to_bson
 
 NEWEST_FIRST = [("create_time", -1), ("_id", -1)]
@@ -16,8 +18,13 @@ NEWEST_FIRST = [("create_time", -1), ("_id", -1)]
 
 def list_page(instances: Documents, query: ListFilter) -> Page:
     """See `PersistenceProvider.list`."""
-    found = instances.find(listing_query(query), SUMMARY_FIELDS).sort(NEWEST_FIRST).limit(query.limit + 1)
-    rows = [summary(document) for document in found.hint(_index(query))]
+    found = instances.find(listing_query(query), SUMMARY_FIELDS).sort(NEWEST_FIRST).hint(_index(query))
+    with found.clone().limit(query.limit + 1) as page:
+        documents = list(page)
+    rows = list(readable_ones("workflow", summary, documents))
+    if len(rows) < len(documents):  # what can't be read does not count
+        with found:
+            rows = list(islice(readable_ones("workflow", summary, found), query.limit + 1))
     items = rows[: query.limit]
     more = len(rows) > query.limit
     return Page(items, encode_cursor(items[-1].create_time, items[-1].id) if more else None)

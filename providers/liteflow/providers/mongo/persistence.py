@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,10 +31,10 @@ from liteflow.core.providers import (
     Waiter,
     WakeMove,
 )
+from liteflow.core.server_clock import ServerClock
 from liteflow.core.transition import Outcome, Transition
 from liteflow.providers.mongo import documents
 from liteflow.providers.mongo.activities import ActivityPool
-from liteflow.providers.mongo.clock import ServerClock
 from liteflow.providers.mongo.committing import Committer
 from liteflow.providers.mongo.connection import CODEC_OPTIONS, Client, connect, database_of
 from liteflow.providers.mongo.definitions import DefinitionLog
@@ -47,9 +47,13 @@ from liteflow.providers.mongo.items import ItemStore, of_created
 from liteflow.providers.mongo.listing import list_page
 from liteflow.providers.mongo.loading import Loader
 from liteflow.providers.mongo.purging import Purge
+from liteflow.providers.mongo.reading import readable_page
 from liteflow.providers.mongo.requests import Inbox
 from liteflow.providers.mongo.scheduling import Scheduling
 from liteflow.providers.mongo.writing import encoded, insert_missing
+
+CLOCK_RESOLUTION = 1000
+"""Microseconds to which the server cuts the time that it tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ class MongoPersistenceProvider(PersistenceProvider):
                 database = database_of(client, self._database)
                 collections = Collections.of(database, self._prefix)
                 collections.create_indexes()
-            clock = ServerClock(lambda: _server_time(client))
+            clock = ServerClock(lambda: _server_time(client), CLOCK_RESOLUTION)
             clock.measure()
         except BaseException:
             client.close()
@@ -280,10 +284,13 @@ class MongoPersistenceProvider(PersistenceProvider):
     @mapped()
     def waiting_for(self, name: str, key: str, after: str, limit: int) -> list[Waiter]:
         """See `PersistenceProvider.waiting_for`."""
-        query = documents.waiting_query(name, key, after)
         instances = self._store.collections.instances
-        found = instances.find(query, documents.WAITER_FIELDS).sort("_id", 1).limit(limit)
-        return [documents.waiter(document) for document in found]
+
+        def page(after: str) -> Iterable[Mapping[str, Any]]:
+            query = documents.waiting_query(name, key, after)
+            return instances.find(query, documents.WAITER_FIELDS).sort("_id", 1).limit(limit)
+
+        return readable_page("workflow", documents.waiter, page, after, limit)
 
     @mapped()
     def hold_events(self, now: datetime, hold_until: datetime, limit: int) -> list[Event]:

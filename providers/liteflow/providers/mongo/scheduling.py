@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from bson.raw_bson import RawBSONDocument
 
+from liteflow.core.errors import DataError
 from liteflow.core.models import Parked, WorkflowStatus
 from liteflow.core.providers import ClaimRenewal, Due, Waiter, WakeMove
 from liteflow.providers.mongo import documents
 from liteflow.providers.mongo.errors import repeated
 from liteflow.providers.mongo.indexes import Collections
+from liteflow.providers.mongo.reading import readable, readable_page, set_aside
 from liteflow.providers.mongo.values import time_from_bson, time_to_bson
 from liteflow.providers.mongo.writing import encoded, update
 
@@ -53,7 +55,15 @@ class Scheduling:
         found = {document["_id"]: document for document in query}
         if not found:
             return []
-        due = {instance_id: documents.due(document) for instance_id, document in found.items()}
+        due, wrong = {}, {}
+        for instance_id, document in found.items():
+            try:
+                due[instance_id] = documents.due(document)
+            except DataError as exc:
+                wrong[instance_id] = exc
+        set_aside(self._instances, "wake_at", wrong)
+        if not due:
+            return []
         token = uuid.uuid4().hex
         holds = []
         for instance_id, one in due.items():
@@ -69,8 +79,13 @@ class Scheduling:
 
     def next_due(self) -> datetime | None:
         """The earliest `wake_at`."""
-        found = self._loose.find_one(ANY_DUE, {"wake_at": 1}, sort=[("wake_at", 1)])
-        return time_from_bson(found["wake_at"]) if found is not None else None
+        while (found := self._loose.find_one(ANY_DUE, {"wake_at": 1}, sort=[("wake_at", 1)])) is not None:
+            try:
+                with readable(f"workflow {found['_id']}"):
+                    return time_from_bson(found["wake_at"])
+            except DataError as exc:
+                set_aside(self._instances, "wake_at", {found["_id"]: exc})
+        return None
 
     def lower_wake(self, wakes: Mapping[str, datetime]) -> None:
         """See `PersistenceProvider.lower_wake`."""
@@ -117,9 +132,12 @@ class Scheduling:
 
     def parked(self, workflow_definition_id: str, version: int, after: str, limit: int) -> list[Waiter]:
         """See `PersistenceProvider.parked`."""
-        query = parked_query(workflow_definition_id, version, after)
-        found = self._instances.find(query, documents.WAITER_FIELDS).sort("_id", 1).limit(limit)
-        return [documents.waiter(document) for document in found]
+
+        def page(after: str) -> Iterable[Mapping[str, Any]]:
+            query = parked_query(workflow_definition_id, version, after)
+            return self._instances.find(query, documents.WAITER_FIELDS).sort("_id", 1).limit(limit)
+
+        return readable_page("workflow", documents.waiter, page, after, limit)
 
 
 def _statement(condition: dict[str, Any], changes: Any) -> RawBSONDocument:

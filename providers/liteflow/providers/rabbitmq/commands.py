@@ -148,10 +148,8 @@ class CommandConsumer(Consumer):
 
     def _outcome(self, received: Received) -> Answer | Refusal | None:
         """What the handler makes of it; None to give it back."""
-        if isinstance(received.properties, UnreadableProperties):
-            return Refusal("malformed", f"the AMQP properties can't be read ({received.properties.reason})")
         try:
-            outcome = self._handler(_command(received))
+            outcome = outcome_of(received, self._handler)
             self._pauses = backoff()
             return outcome
         except UnavailableError as exc:
@@ -169,7 +167,7 @@ class CommandConsumer(Consumer):
             self._topology.dead,
             received.routing_key,
             received.body,
-            _dead_properties(received, refusal, user),
+            dead_properties(received, refusal, user),
         )
 
         def stored(future: Future[None]) -> None:
@@ -220,6 +218,13 @@ class CommandConsumer(Consumer):
             self._changed.notify_all()
 
 
+def outcome_of(received: Received, handler: Callable[[Command], Answer | Refusal]) -> Answer | Refusal:
+    """What the handler says of a message, or why it does not get to see it. Raises what the handler does."""
+    if isinstance(received.properties, UnreadableProperties):
+        return Refusal("malformed", f"the AMQP properties can't be read ({received.properties.reason})")
+    return handler(_command(received))
+
+
 def _command(received: Received) -> Command:
     properties = received.properties
     return Command(
@@ -248,8 +253,8 @@ def _time(timestamp: int | None) -> datetime | None:
         return None
 
 
-def _dead_properties(received: Received, refusal: Refusal, user: str | None) -> BasicProperties:
-    """The message's own, with the reason in headers."""
+def dead_properties(received: Received, refusal: Refusal, user: str | None) -> BasicProperties:
+    """The message's own, with the reason in headers; without what the server would not take."""
     original = received.properties
     added: dict[str, Any] = {
         "x-liteflow-error": refusal.code,

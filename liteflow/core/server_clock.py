@@ -1,9 +1,9 @@
 """The server's clock, read without asking it each time.
 
-The server tells its time in `hello`, cut to milliseconds. A reply that was asked for at `sent` and came at
-`received`, by this process's monotonic clock, says that the offset between the two clocks lies between
-``told - received`` and ``told + 1 ms - sent``. Several replies together narrow it down to a part of a
-millisecond. Clocks drift, so the offset is measured anew once a minute, in the background.
+A server tells its time cut to its resolution. A reply that was asked for at `sent` and came at `received`,
+by this process's monotonic clock, says that the offset between the two clocks lies between
+``told - received`` and ``told + resolution - sent``. Several replies together narrow it down to a part of
+a millisecond. Clocks drift, so the offset is measured anew once a minute, in the background.
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ from datetime import datetime, timedelta, timezone
 
 from liteflow.core.errors import ProviderError
 
-log = logging.getLogger("liteflow.mongo")
+log = logging.getLogger("liteflow.clock")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MICROSECOND = timedelta(microseconds=1)
-RESOLUTION = 1000
-"""Microseconds to which the server cuts the time that it tells."""
-
 REFRESH = 60_000_000
 """Microseconds after which the offset is measured anew."""
 
@@ -50,10 +47,16 @@ class _Measured:
 
 
 class ServerClock:
-    """The time of the server that `read` asks. Never goes backwards."""
+    """The time of the server that `read` asks, which cuts it to `resolution` microseconds.
 
-    def __init__(self, read: Callable[[], datetime], local: Callable[[], int] | None = None) -> None:
+    Never goes backwards. `local` is a monotonic clock in microseconds, by default this process's.
+    """
+
+    def __init__(
+        self, read: Callable[[], datetime], resolution: int, local: Callable[[], int] | None = None
+    ) -> None:
         self._read = read
+        self._resolution = resolution
         self._local = local or (lambda: time.monotonic_ns() // 1000)
         self._lock = threading.Lock()
         self._measured: _Measured | None = None
@@ -76,7 +79,7 @@ class ServerClock:
         sent = self._local()
         told = (self._read() - EPOCH) // MICROSECOND
         received = self._local()
-        return _Measured(told - received, told + RESOLUTION - sent, received)
+        return _Measured(told - received, told + self._resolution - sent, received)
 
     def now(self) -> datetime:
         """The server's time."""
@@ -105,7 +108,7 @@ class ServerClock:
 
     def _known(self) -> _Measured:
         if self._measured is None:
-            raise ProviderError("MongoDB: the provider is not open")
+            raise ProviderError("the persistence provider is not open")
         return self._measured
 
     def _refresh(self) -> None:

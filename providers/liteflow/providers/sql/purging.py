@@ -1,0 +1,72 @@
+"""Deleting what is old: ended instances with all that belongs to them, and processed events."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, select
+
+from liteflow.core.errors import ProviderError
+from liteflow.core.models import FORMAT_VERSION, WorkflowStatus
+from liteflow.providers.sql.database import Database, batches
+from liteflow.providers.sql.errors import repeated
+from liteflow.providers.sql.schema import Tables
+from liteflow.providers.sql.values import to_micros
+
+
+class Purge:
+    """The methods of `PersistenceProvider` that delete by age."""
+
+    def __init__(self, database: Database, tables: Tables) -> None:
+        self._db = database
+        self._tables = tables
+
+    def instances(self, status: WorkflowStatus, older_than: datetime, limit: int) -> int:
+        """See `PersistenceProvider.purge`. An instance and what belongs to it go in one transaction."""
+        if not status.ended:
+            raise ProviderError(f"instances that are {status.name} have not ended and are not purged")
+        i = self._tables.instances.c
+        # In a newer format there may be more to an instance than is known here.
+        ended = (
+            select(i.id)
+            .where(i.status == int(status), i.complete_time < to_micros(older_than))
+            .where(i.outbox.is_(None), i.format <= FORMAT_VERSION)
+            .order_by(i.complete_time, i.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+
+        def purge(connection: Connection) -> int:
+            ids = connection.execute(ended).scalars().all()
+            t = self._tables
+            for batch in batches(ids):
+                for table in (t.parts, t.requests, t.waits, t.history, t.errors, t.activities):
+                    connection.execute(delete(table).where(table.c.instance_id.in_(batch)))
+                connection.execute(delete(t.instances).where(i.id.in_(batch)))
+            return len(ids)
+
+        return self._write(purge, limit)
+
+    def events(self, before: datetime, limit: int) -> int:
+        """See `PersistenceProvider.purge_events`."""
+        events = self._tables.events
+        e = events.c
+        old = (
+            select(e.id)
+            .where(e.processed.is_(True), e.time < to_micros(before))
+            .order_by(e.time, e.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+
+        def purge(connection: Connection) -> int:
+            ids = connection.execute(old).scalars().all()
+            for batch in batches(ids):
+                connection.execute(delete(events).where(e.id.in_(batch)))
+            return len(ids)
+
+        return self._write(purge, limit)
+
+    def _write(self, purge: object, limit: int) -> int:
+        # After a lost reply the second try deletes the next ones, if there are any.
+        return repeated(lambda: self._db.write(purge)) if limit > 0 else 0  # type: ignore[arg-type]

@@ -1,0 +1,111 @@
+"""One SQLite file and several processes, some of which are killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from servers import wait_for
+from sql_process import STEPS
+from sql_stores import execute
+
+from liteflow.core.models import Instance, WorkflowStatus
+from liteflow.core.providers import ListFilter
+from liteflow.providers.sql import SqlPersistenceProvider
+
+ROUNDS = int(os.environ.get("LITEFLOW_TEST_ROUNDS", "6"))
+"""So often a process is killed in the middle of its commits."""
+
+WORKFLOWS = int(os.environ.get("LITEFLOW_TEST_ORDERS", "400"))
+"""So many workflows run in four processes on one file."""
+
+Step = tuple[str, str]
+
+
+def run(folder: Path, count: int, lock: str = "") -> subprocess.Popen[str]:
+    url = f"sqlite:///{folder}/store.db"
+    return subprocess.Popen(
+        [sys.executable, "-m", "sql_process", url, f"{folder}/log", str(count), lock],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+def runs(folder: Path) -> Counter[Step]:
+    """How often each step of each workflow has begun."""
+    lines = (folder / "log").read_text().splitlines() if (folder / "log").exists() else []
+    return Counter((line.split()[0], line.split()[1]) for line in lines)
+
+
+def committed(store: SqlPersistenceProvider, ids: list[str]) -> set[Step]:
+    """The steps whose end is stored."""
+    found: set[Step] = set()
+    for instance in store.load(ids).values():
+        assert isinstance(instance, Instance), instance
+        found |= {(instance.id, pointer.id) for pointer in instance.pointers.values() if pointer.ended}
+    return found
+
+
+def test_no_committed_step_is_lost_or_run_again_by_kills(tmp_path: Path) -> None:
+    store = SqlPersistenceProvider(f"sqlite:///{tmp_path}/store.db")
+    store.open()
+    accepted: list[str] = []
+    stored: dict[Step, int] = {}
+    for _ in range(ROUNDS):
+        process = run(tmp_path, count=20)
+        assert process.stdout is not None and process.stderr is not None
+        accepted.append(process.stdout.readline().strip())
+        begun = runs(tmp_path).total() + random.randint(1, 8 * STEPS)
+        wait_for("it is in the middle of its work", lambda: runs(tmp_path).total() >= begun, 30)  # noqa: B023
+        process.kill()
+        accepted += process.stdout.read().split("\n")[:-1]
+        assert "Error" not in process.stderr.read()
+        process.wait()
+        assert store.load(accepted).keys() == set(accepted)
+        count = runs(tmp_path)
+        now = committed(store, accepted)
+        assert stored.keys() <= now
+        # One that was stored before has not run since.
+        assert {key: count[key] for key in stored} == stored
+        stored = {key: count[key] for key in now}
+        assert all(stored.values())
+    process = run(tmp_path, count=0)
+    try:
+        all_of = [row.id for row in store.list(ListFilter(limit=100_000)).items]
+        going_on = ListFilter(limit=1, status=WorkflowStatus.RUNNABLE)
+        wait_for("all have ended", lambda: not store.list(going_on).items, 100)
+        assert {row.status for row in store.list(ListFilter(limit=100_000)).items} == {
+            WorkflowStatus.COMPLETE
+        }
+    finally:
+        process.kill()
+        process.communicate()
+    count = runs(tmp_path)
+    assert {key: count[key] for key in stored} == stored
+    assert len(committed(store, all_of)) == STEPS * len(all_of) == len(count)
+    # What was not stored yet may have run once more for each death, and for no other reason.
+    assert max(count.values()) <= 1 + ROUNDS
+    assert execute(store, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+    store.close()
+
+
+def test_four_processes_on_one_file(tmp_path: Path, redis_url: str) -> None:
+    processes = [run(tmp_path, WORKFLOWS // 4, redis_url) for _ in range(4)]
+    for process in processes:
+        _, errors = process.communicate(timeout=110)
+        assert (process.returncode, errors) == (0, "")
+    store = SqlPersistenceProvider(f"sqlite:///{tmp_path}/store.db")
+    store.open()
+    complete = store.list(ListFilter(limit=100_000, status=WorkflowStatus.COMPLETE)).items
+    assert len(complete) == WORKFLOWS // 4 * 4
+    count = runs(tmp_path)
+    assert len(count) == STEPS * len(complete)
+    assert set(count.values()) == {1}
+    assert execute(store, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+    store.close()
