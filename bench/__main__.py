@@ -120,7 +120,8 @@ def _stop(*_: object) -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, _stop)  # so that the processes are ended then too
+    for sign in (signal.SIGINT, signal.SIGTERM):  # so that the processes are ended then too
+        signal.signal(sign, _stop)  # shells have what they start in the background ignore SIGINT
     servers = Servers()
     try:
         print("starting the servers", flush=True)

@@ -83,6 +83,8 @@ class Hops(abc.ABC):
         self._tokens = itertools.count(1)
         self._young: deque[tuple[float, Activation, Job]] = deque()  # running, by when they are long
         self._nudging = False
+        self._alone: Activation | None = None  # the suspect whose turn it is
+        self._awaiting: deque[Activation] = deque()  # suspects that wait for theirs
         self._calls = Calls(persistence, queue, lock, settings.lease_ttl, self._loop)
         self._unsubscribe: Callable[[], None] = lambda: None
 
@@ -136,6 +138,10 @@ class Hops(abc.ABC):
     @abc.abstractmethod
     def _submit(self, work: Job | Check, instance: Instance) -> None:
         """Give it to the slots."""
+
+    @abc.abstractmethod
+    def _end_turn(self, act: Activation) -> None:
+        """It is no suspect here any more: let the next one have its turn."""
 
     @abc.abstractmethod
     def _withdraw(self, job: Job) -> bool:

@@ -29,6 +29,7 @@ class Leaving(Hops):
     def _leave(self, act: Activation) -> None:
         """Give the lease back; what happens then depends on whether somebody was turned away by it."""
         act.phase = Phase.LEAVING
+        self._end_turn(act)
         if act.committed and act.instance is not None and self._hooks.workflow_middleware["execute"]:
             act.committed = False
             view = self._view(act, act.instance)
@@ -46,6 +47,7 @@ class Leaving(Hops):
 
     def _release_then(self, act: Activation, action: Callable[[], None]) -> None:
         act.phase = Phase.LEAVING
+        self._end_turn(act)
         lease, act.lease = act.lease, None
         if lease is None:
             action()

@@ -76,6 +76,9 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
         for job in not_begun:
             assert job.claim is not None
             self._long.remove(job.claim.token)
+        for act in self._awaiting:
+            act.waiting_for -= 1
+        self._awaiting.clear()
         for act in list(self._acts.values()):
             act.leave = True
             for job in list(act.busy.values()):

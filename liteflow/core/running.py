@@ -52,7 +52,8 @@ class Running(Hops):
         if not runnable:
             return
         if act.suspect and any(p.id not in instance.claims for p in runnable):
-            self._count_crash(act)
+            if self._has_turn(act, instance):
+                self._count_crash(act)
             return
         if time.monotonic() - act.began > self._settings.time_slice:
             act.leave = True
@@ -68,6 +69,33 @@ class Running(Hops):
                 act.turns[turn] = pointer.id
                 self._loop.later(TURN, partial(self._turn_over, act, turn, pointer.id))
             self._run(act, instance, pointer)
+
+    def _has_turn(self, act: Activation, instance: Instance) -> bool:
+        """May it be counted that the suspect is run? From the second death on they are run one at a time.
+
+        A process that dies while many of them wait must not count against more than the one that ran.
+        """
+        if instance.crashes + 1 < ALONE_FROM or self._alone is act:
+            return True
+        if self._alone is None:
+            self._alone = act
+            return True
+        if act not in self._awaiting:
+            self._awaiting.append(act)
+            act.waiting_for += 1
+        return False
+
+    def _end_turn(self, act: Activation) -> None:
+        if act in self._awaiting:
+            self._awaiting.remove(act)
+            act.waiting_for -= 1
+        if self._alone is act:
+            self._alone = None
+        while self._alone is None and self._awaiting:
+            following = self._awaiting.popleft()
+            following.waiting_for -= 1
+            following.began = time.monotonic()
+            self._go(following)
 
     def _count_crash(self, act: Activation) -> None:
         """Store that a process has died at it, before a body runs that may take this one along too."""

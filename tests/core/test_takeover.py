@@ -26,6 +26,7 @@ from liteflow.core import (
 from liteflow.core.bodies import BodyRunner, Job
 from liteflow.core.inputs import BodyClaimed
 from liteflow.core.models import GIVEN_BACK, Claim, Instance
+from liteflow.core.providers import Message, workflow_queue
 from liteflow.core.slots import Slots
 
 RUNS: list[str] = []
@@ -166,3 +167,43 @@ def test_a_suspect_runs_with_nothing_beside_it() -> None:
     for _ in gates:
         assert done.acquire(timeout=10)
     slots.close()
+
+
+def test_of_many_suspects_only_the_one_that_runs_is_counted() -> None:
+    gates = {name: threading.Event() for name in ("a", "b", "c")}
+    begun: list[str] = []
+
+    class Gated(Workflow):
+        id = "gated"
+
+        def build(self, builder: WorkflowBuilder) -> None:
+            def body(context: StepExecutionContext) -> None:
+                begun.append(context.workflow.id)
+                gates[context.workflow.id].wait(10)
+
+            builder.start_with(body)
+
+    host = configure_workflow_host(long_step=30)
+    host.register_workflow(Gated)
+    store = host.persistence
+    host.open()
+    for name in gates:  # its process has died at it once, and nobody knows of a message
+        instance = Instance(name, "gated", 1, store.now(), begun=False)
+        transition = engine.advance(instance, Gated().definition(), store.now())
+        assert transition is not None
+        transition.apply(instance)
+        instance.crashes = 1
+        store.create([instance])
+    host.start()
+    host.queue.send([Message(workflow_queue("gated", 1), name) for name in gates])
+
+    def crashes() -> list[int]:
+        return sorted(one.crashes for one in store.load(list(gates)).values() if isinstance(one, Instance))
+
+    for count in range(1, 4):
+        wait_for("one runs", lambda count=count: len(begun) == count, 10)
+        assert crashes() == [0] * (count - 1) + [1] * (3 - count) + [2]
+        gates[begun[-1]].set()
+    for name in gates:
+        assert host.wait_for_workflow(name, 10).status is WorkflowStatus.COMPLETE
+    host.stop()
