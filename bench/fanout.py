@@ -9,7 +9,7 @@ from bench.harness import Env, Figures, Target, Workload, log_of_steps, rate
 
 
 def run(env: Env, quick: bool) -> Figures:
-    count = 200 if quick else 10_000
+    count = 2000 if quick else 10_000
     with log_of_steps() as log, env.cluster() as cluster:
         cluster.worker("blocked")
         cluster.scheduler()

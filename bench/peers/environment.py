@@ -49,7 +49,7 @@ def version(env: Env, name: str, *packages: str) -> str:
     """What was installed of these packages."""
     ready = env.cache / name / "ready"
     lines = ready.read_text().splitlines() if ready.exists() else []
-    return ", ".join(line for line in lines if line.partition("==")[0] in packages)
+    return ", ".join(line for line in lines if line.partition("==")[0].lower().replace("-", "_") in packages)
 
 
 def processes(number: int) -> str:

@@ -107,15 +107,15 @@ def test_unknown_names_are_refused(arguments: list[str], capsys: pytest.CaptureF
 def test_the_command_writes_json_tables_and_a_plot(
     env: Env, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib", reason="the plot needs the extra `bench`")
     monkeypatch.setenv("LITEFLOW_TEST_MONGO", env.mongo)
     monkeypatch.setenv("LITEFLOW_TEST_AMQP", env.amqp)
     monkeypatch.setenv("LITEFLOW_TEST_REDIS", env.redis)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
     try:
         assert main(["W2", "timers", "--quick", "--runs", "2", "--peers", "", "--out", str(tmp_path)]) == 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
     stored = json.loads((tmp_path / "results.json").read_text())
     assert {name: len(kept["runs"]) for name, kept in stored["workloads"].items()} == {"W2": 2, "timers": 2}
     assert ElementTree.parse(tmp_path / "results.svg").getroot().tag.endswith("svg")
