@@ -210,6 +210,8 @@ class RabbitServer(LocalServer):
     """A RabbitMQ node, with a port mapper of its own, so that none is left behind."""
 
     kind = "rabbitmq"
+    settings: dict[str, int] = {}
+    """More of its settings, of those that need no quotes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,8 +219,10 @@ class RabbitServer(LocalServer):
         (self.folder / "plugins").write_text("[].\n")
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
-            "disk_free_limit.absolute = 50MB\nloopback_users = none\n"
+            f"disk_free_limit.absolute = 50MB\nloopback_users = none\n"
         )
+        more = ", ".join(f"{{{name}, {value}}}" for name, value in self.settings.items())
+        (self.folder / "advanced.config").write_text(f"[{{rabbit, [{more}]}}].\n")
 
     @property
     def url(self) -> str:
@@ -238,6 +242,7 @@ class RabbitServer(LocalServer):
             "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self.folder / "logs"),
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             # So the script becomes the server; else it stays its parent, and the server outlives us.

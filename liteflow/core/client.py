@@ -32,6 +32,7 @@ from liteflow.core.models import (
     Request,
     WorkflowStatus,
 )
+from liteflow.core.parking import InstanceNotice
 from liteflow.core.providers import (
     ListFilter,
     LockProvider,
@@ -45,6 +46,7 @@ from liteflow.core.providers import (
 from liteflow.core.registry import WorkflowRegistry
 from liteflow.core.settings import Settings
 from liteflow.core.together import Together
+from liteflow.core.topics import REQUEST_TOPIC
 from liteflow.core.views import WorkflowInstance
 
 log = logging.getLogger("liteflow.host")
@@ -296,6 +298,7 @@ class WorkflowClient:
             found = self.persistence.load([workflow_id]).get(workflow_id)
             if isinstance(found, Instance):
                 self._send(Message(workflow_queue(found.workflow_definition_id, found.version), workflow_id))
+                self.queue.notify(REQUEST_TOPIC, InstanceNotice.of(found).encode())
         return outcome is not RequestOutcome.ENDED
 
     def _send_all(self, messages: list[Message]) -> list[None]:

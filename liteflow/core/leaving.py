@@ -50,6 +50,7 @@ class Leaving(Hops):
         Before the release, and with the message in hand: who is turned away meanwhile relies on
         `wake_at`, also where it was early enough already, which no comparison tells. But they leave a
         mark, and if this process dies its message comes back; either way somebody looks again.
+        Who has no message in hand, as after a long step, only lowers it: the scheduler's look is the last.
         """
         instance, now = act.instance, self._persistence.now()
         left = act.lease is None or act.inputs or act.again
@@ -59,6 +60,8 @@ class Leaving(Hops):
         at = engine.wake_at(instance, now, None)
         if act.unsent and at is not None:
             at = max(at, now + timedelta(seconds=self._settings.wake_grace))  # not again at once
+        if not act.deliveries and instance.wake_at is not None and (at is None or at > instance.wake_at):
+            at = instance.wake_at
         if at == instance.wake_at and instance.parked is None:
             self._give_lease_back(act)
             return

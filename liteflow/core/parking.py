@@ -72,8 +72,8 @@ def redrive(
 
 
 @dataclass(frozen=True, slots=True)
-class ParkedNotice:
-    """What is broadcast of an instance that was parked by a process that can't run it."""
+class InstanceNotice:
+    """What is broadcast of an instance, for those who can run it."""
 
     instance_id: str
     workflow_definition_id: str
@@ -81,9 +81,9 @@ class ParkedNotice:
     fingerprint: str
 
     @staticmethod
-    def of(instance: Instance) -> ParkedNotice:
+    def of(instance: Instance) -> InstanceNotice:
         """The notice of an instance."""
-        return ParkedNotice(
+        return InstanceNotice(
             instance.id, instance.workflow_definition_id, instance.version, instance.fingerprint
         )
 
@@ -92,9 +92,9 @@ class ParkedNotice:
         return json.dumps([self.instance_id, self.workflow_definition_id, self.version, self.fingerprint])
 
     @staticmethod
-    def decode(body: str) -> ParkedNotice:
+    def decode(body: str) -> InstanceNotice:
         """The reverse of `encode`."""
-        return ParkedNotice(*json.loads(body))
+        return InstanceNotice(*json.loads(body))
 
     def fits(self, registry: WorkflowRegistry) -> bool:
         """True if a process with this registry can go on with the instance."""

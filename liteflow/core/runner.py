@@ -31,7 +31,7 @@ from liteflow.core.providers import (
 from liteflow.core.running import Running
 from liteflow.core.storing import Storing
 from liteflow.core.taking import Taking
-from liteflow.core.topics import CANCEL_TOPIC, PARKED_TOPIC
+from liteflow.core.topics import CANCEL_TOPIC, PARKED_TOPIC, REQUEST_TOPIC
 
 log = logging.getLogger("liteflow.runner")
 
@@ -47,6 +47,7 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
         self._unsubscribe = [
             self._queue.subscribe(CANCEL_TOPIC, self._cancelled_elsewhere),
             self._queue.subscribe(PARKED_TOPIC, self._parked_elsewhere),
+            self._queue.subscribe(REQUEST_TOPIC, self._requested),
         ]
 
     def deliver(self, delivery: Delivery) -> None:

@@ -71,7 +71,7 @@ _LEAST: dict[str, float] = {
     "lease_ttl": 0.1,
     "poll_interval": 0.01,
     "shutdown_timeout": 0,
-    "long_step": 0,
+    "long_step": 0.01,
     "poison_after": 1,
     "activity_lease": 0.01,
     "event_retention": 0,

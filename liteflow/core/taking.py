@@ -29,7 +29,7 @@ from liteflow.core.models import (
     Request,
     WorkflowStatus,
 )
-from liteflow.core.parking import ParkedNotice, changed_definition, may_run, not_known_here
+from liteflow.core.parking import InstanceNotice, changed_definition, may_run, not_known_here
 from liteflow.core.providers import (
     Delivery,
     Lease,
@@ -265,13 +265,24 @@ class Taking(Hops):
 
     def _tell_of_parked(self, act: Activation, instance: Instance) -> None:
         """Another process that has the right definition may share this queue. It looks at once."""
-        self._queue.notify(PARKED_TOPIC, ParkedNotice.of(instance).encode())
+        self._queue.notify(PARKED_TOPIC, InstanceNotice.of(instance).encode())
         self._released(act, True)
 
     def _parked_elsewhere(self, body: str) -> None:
         """Somebody could not go on with an instance. From a thread of the queue provider."""
-        notice = ParkedNotice.decode(body)
+        notice = InstanceNotice.decode(body)
         if notice.fits(self._registry):
+            self._loop.post(partial(self._look_at, notice.instance_id))
+
+    def _requested(self, body: str) -> None:
+        """Something is asked of an instance. From a thread of the queue provider.
+
+        Who runs a long step of it looks at once, however many messages are before this one's. So does who
+        takes no messages, as all slots have long steps: nobody else may take any either.
+        """
+        notice = InstanceNotice.decode(body)
+        mine = any(job.instance.id == notice.instance_id for job in self._long)
+        if mine or (self._room.instances == 0 and notice.fits(self._registry)):
             self._loop.post(partial(self._look_at, notice.instance_id))
 
     def _look_at(self, instance_id: str) -> None:

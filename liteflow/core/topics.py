@@ -10,4 +10,7 @@ ACTIVITY_TOPIC = "activity."
 """Broadcast, followed by an activity's name, when one is offered."""
 
 PARKED_TOPIC = "parked"
-"""Broadcast with a `ParkedNotice` when a process has parked what others may be able to run."""
+"""Broadcast with an `InstanceNotice` when a process has parked what others may be able to run."""
+
+REQUEST_TOPIC = "request"
+"""Broadcast with an `InstanceNotice` when a control request is stored: its message may have to wait."""

@@ -18,6 +18,7 @@ from liteflow.core import (
     LocalLockProvider,
     MemoryPersistenceProvider,
     SingleNodeQueueProvider,
+    StepExecutionContext,
     Workflow,
     WorkflowBuilder,
     WorkflowHost,
@@ -295,6 +296,91 @@ def test_a_look_that_a_shutdown_cuts_off_is_taken_by_another_process() -> None:
     wait_for("it is left", lambda: not runner._acts, 10)
     gate.set()
     stopping.join(10)
+    pair.second.start()
+    pair.complete(instance_id)
+    pair.second.stop()
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_who_is_full_of_long_steps_looks_at_a_request_whose_message_waits(mine: bool) -> None:
+    """A full worker takes no messages, and others may be full too, or have many before this one."""
+    providers = (MemoryPersistenceProvider(), SingleNodeQueueProvider(), LocalLockProvider())
+    begun, told = threading.Event(), threading.Event()
+
+    class Long(Workflow):
+        id = "long"
+
+        def build(self, builder: WorkflowBuilder) -> None:
+            def run(context: StepExecutionContext) -> None:
+                begun.set()
+                if context.cancellation.wait(60):
+                    told.set()
+
+            builder.start_with(run)
+
+    full, other = (configure_workflow_host(*providers, concurrency=1) for _ in range(2))
+    for host in (full, other):
+        host.register_workflow(Long)
+        host.register_workflow(Waits)
+    full.start()
+    waiting = full.start_workflow("waits")
+    wait_for("it waits", lambda: other.get_workflow(waiting).record.waits(), 10)
+    running = full.start_workflow("long")
+    assert begun.wait(10)
+    wait_for("it is claimed", lambda: other.get_workflow(running).record.claims, 10)
+    assert full._runner is not None
+    wait_for("no messages are taken", lambda: full._prefetch == 0, 10)
+    instance_id = running if mine else waiting
+    other.terminate_workflow(instance_id, "enough")
+    wait_for("it is terminated", lambda: status(other, instance_id) is WorkflowStatus.TERMINATED, 10)
+    assert told.wait(10) if mine else not told.is_set()
+    other.terminate_workflow(running)
+    assert told.wait(10)
+    full.stop()
+
+
+def test_what_a_long_step_leaves_hides_no_event_from_who_was_turned_away() -> None:
+    """Its result has no message in hand that would come back if its process dies while it leaves."""
+    pair = Pair(poll_interval=0.05, wake_grace=0.4, lease_ttl=0.4, long_step=0.01)
+    store, _, lock = pair.providers
+    ended = threading.Event()
+
+    class LongThenWaits(Workflow):
+        id = "long-then-waits"
+
+        def build(self, builder: WorkflowBuilder) -> None:
+            def run(context: StepExecutionContext) -> None:
+                wait_for("it is claimed", lambda: pair.second.get_workflow(instance_id).record.claims, 10)
+                wait_for("its lease is given back", lambda: not runner._acts, 10)
+                pair.line.before_next |= {"move_wake": turned_away, "release": die}
+                ended.set()
+
+            (
+                builder.start_with(run)
+                .wait_for("go", "k", effective_date=lambda data: LONG_AGO)
+                .output("got", lambda step: step.event_data)
+            )
+
+    def turned_away(*_: Any) -> None:
+        store.add_event(Event("e", "go", "k", store.now(), "hello"))
+        store.mark_processed(["e"])
+        taken = lock.acquire([f"workflow:{instance_id}"], 0.4)[0]
+        assert isinstance(taken, Taken)
+        store.lower_wake({instance_id: store.now() + timedelta(seconds=taken.expires_in)})
+
+    def die(*_: Any) -> None:
+        if pair.line.before_next.pop("move_wake", None):
+            turned_away()
+        pair.line.cut = True
+
+    for host in (pair.first, pair.second):
+        host.register_workflow(LongThenWaits)
+    pair.first._with_scheduler = False
+    pair.first.start()
+    runner = pair.first._runner
+    assert runner is not None
+    instance_id = pair.first.start_workflow("long-then-waits")
+    assert ended.wait(20)
     pair.second.start()
     pair.complete(instance_id)
     pair.second.stop()
