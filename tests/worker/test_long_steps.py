@@ -82,12 +82,13 @@ def test_a_step_runs_once_to_its_end_and_all_beside_it_goes_on(cluster: Cluster)
     wait_for(
         "the sibling has run", lambda: cluster.happened("long began") and cluster.happened("sibling"), 30
     )
-    cluster.client.publish_event("paid", "k")
+    client = cluster.client
+    wait_for("the event is waited for", lambda: client.get_workflow(instance_id).record.waits(), 30)
+    client.publish_event("paid", "k")
     wait_for("the event is taken", lambda: cluster.happened("event"), 30)
     (began,) = cluster.happened("long began")
     assert not cluster.happened("long ended")
     assert cluster.happened("sibling")[0]["process"] != began["process"]
-    client = cluster.client
     wait_for(
         "it is complete",
         lambda: client.get_workflow(instance_id).status is WorkflowStatus.COMPLETE,
