@@ -50,21 +50,21 @@ class EventLog:
             self._due.set(event_id, hold_until)
         return [own(self._events[event_id]) for event_id in held]
 
-    def mark_processed(self, event_ids: Iterable[str]) -> None:
+    def mark_processed(self, event_ids: Iterable[str], now: datetime) -> None:
         """These are not due any more."""
         for event_id in event_ids:
             if event_id in self._events:
-                self._events[event_id].processed = True
+                self._events[event_id].processed = now
                 self._due.set(event_id, None)
 
     def purge(self, before: datetime, limit: int) -> int:
-        """Delete processed events with a time before this, the earliest first."""
-        old = ((one.time, one.id) for one in self._events.values() if one.processed and one.time < before)
-        purged = heapq.nsmallest(limit, old)
-        for entry in purged:
-            event = self._events.pop(entry[1])
+        """Delete events that were processed before this, the earliest first."""
+        processed = ((one.processed, one.id) for one in self._events.values() if one.processed is not None)
+        purged = heapq.nsmallest(limit, (entry for entry in processed if entry[0] < before))
+        for _, event_id in purged:
+            event = self._events.pop(event_id)
             times = self._times[event.name, event.key]
-            del times[bisect.bisect_left(times, entry)]
+            del times[bisect.bisect_left(times, (event.time, event_id))]
             if not times:
                 del self._times[event.name, event.key]
         return len(purged)

@@ -348,7 +348,7 @@ class MemoryPersistenceProvider(PersistenceProvider):
     def mark_processed(self, event_ids: Sequence[str]) -> None:
         """See `PersistenceProvider.mark_processed`."""
         with self._lock:
-            self._events.mark_processed(event_ids)
+            self._events.mark_processed(event_ids, self.now())
 
     def waiting_for(self, name: str, key: str, after: str, limit: int) -> list[Waiter]:
         """See `PersistenceProvider.waiting_for`."""

@@ -261,14 +261,17 @@ def wait_key(name: str, key: str) -> str:
 
 @dataclass(slots=True)
 class Event:
-    """An entry of the event log. `time` is the effective date; one in the future holds it until then."""
+    """An entry of the event log. `time` is the effective date; one in the future holds it until then.
+
+    `processed` is when those were woken who waited for it; from then on it is kept for who waits later.
+    """
 
     id: str
     name: str
     key: str
     time: datetime
     data: Plain = None
-    processed: bool = False
+    processed: datetime | None = None
     traceparent: str | None = None
 
 

@@ -340,7 +340,10 @@ class PersistenceProvider(Provider):
 
     @abc.abstractmethod
     def purge_events(self, before: datetime, limit: int) -> int:
-        """Delete at most `limit` processed events with a time before this; returns how many."""
+        """Delete at most `limit` events that were processed before this; returns how many.
+
+        How old they say they are does not count: an event of long ago may have come just now.
+        """
 
     @abc.abstractmethod
     def errors(self, instance_id: str, limit: int) -> list[ErrorRecord]:

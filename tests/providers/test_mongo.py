@@ -618,7 +618,7 @@ def _populate(provider: PersistenceProvider) -> None:
         provider.park(instance.id, -1, _PARKED)
     for number in range(100):
         provider.add_event(Event(new_id(), "paid", f"k{number % 10}", after(-number)))
-        provider.add_event(Event(new_id(), "seen", "k", after(-number), processed=True))
+        provider.add_event(Event(new_id(), "seen", "k", T0, processed=after(-number)))
     activities = [Activity(new_id(), "paint", number, after(number), "x") for number in range(300)]
     for number, activity in enumerate(activities[:200]):
         activity.done = number < 150

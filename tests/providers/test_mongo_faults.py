@@ -395,7 +395,7 @@ def test_what_is_purged_is_counted_if_the_answer_is_lost(
     proxy: Proxy, through: MongoPersistenceProvider
 ) -> None:
     for number in range(5):
-        through.add_event(Event(str(number), "n", "k", after(number), processed=True))
+        through.add_event(Event(str(number), "n", "k", T0, processed=after(number)))
         created(through, status=WorkflowStatus.COMPLETE, complete_time=after(number))
     for purge in (
         lambda: through.purge_events(after(9), 3),

@@ -191,7 +191,7 @@ def _populated(url: str, analyze: str) -> Iterator[SqlPersistenceProvider]:
             provider.park(instance.id, -1, _PARKED)
         for number in range(300):
             provider.add_event(Event(new_id(), "paid", f"k{number % 10}", after(-number)))
-            provider.add_event(Event(new_id(), "seen", "k", after(-number), processed=True))
+            provider.add_event(Event(new_id(), "seen", "k", T0, processed=after(-number)))
         activities = [
             Activity(new_id(), "paint", number, after(number), f"i{number}") for number in range(1500)
         ]

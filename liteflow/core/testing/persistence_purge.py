@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -132,31 +132,38 @@ class PurgeContract:
 
     # ---------------------------------------------------------------------------------- events
 
-    def test_processed_events_are_purged_by_their_time(self, provider: PersistenceProvider) -> None:
+    def test_events_are_purged_by_when_they_were_processed(self, provider: PersistenceProvider) -> None:
         for number, time in enumerate([T0 - TICK, T0, after(1)]):
-            provider.add_event(Event(f"a{number}", "paid", "k", time, processed=True))
+            provider.add_event(Event(f"a{number}", "paid", "k", time, processed=time))
             provider.add_event(Event(f"b{number}", "paid", "k", time))
-        provider.mark_processed(["b2"])
         assert provider.purge_events(T0, 10) == 1
         assert _events(provider) == ["b0", "a1", "b1", "a2", "b2"]
-        assert provider.purge_events(after(1) + TICK, 10) == 3
-        assert _events(provider) == ["b0", "b1"]
+        assert provider.purge_events(after(1) + TICK, 10) == 2
+        assert _events(provider) == ["b0", "b1", "b2"]
         assert (provider.event("a0"), provider.purge_events(after(9), 10)) == (None, 0)
         assert [event.id for event in provider.hold_events(T0, after(60), 10)] == ["b0", "b1"]
 
+    def test_an_event_of_long_ago_that_has_just_come_is_kept(self, provider: PersistenceProvider) -> None:
+        """Who waits for what came in time may not have looked yet."""
+        provider.add_event(Event("e", "paid", "k", T0 - timedelta(days=9999)))
+        provider.mark_processed(["e"])
+        now = provider.now()
+        assert provider.purge_events(now - timedelta(minutes=1), 10) == 0
+        assert provider.purge_events(now + timedelta(minutes=1), 10) == 1
+
     def test_no_more_events_are_purged_than_asked(self, provider: PersistenceProvider) -> None:
         for number in (2, 0, 3, 1, 4):
-            provider.add_event(Event(str(number), "paid", "k", after(number), processed=True))
+            provider.add_event(Event(str(number), "paid", "k", T0, processed=after(number)))
         assert provider.purge_events(after(9), 0) == 0
         assert provider.purge_events(after(9), 2) == 2
         assert _events(provider) == ["2", "3", "4"]
         assert [provider.purge_events(after(9), 2) for _ in range(3)] == [2, 1, 0]
 
     def test_an_event_that_was_purged_is_a_new_one(self, provider: PersistenceProvider) -> None:
-        event = Event("e", "paid", "k", T0, processed=True)
+        event = Event("e", "paid", "k", T0, processed=T0)
         provider.add_event(event)
         provider.purge_events(after(1), 10)
-        assert provider.add_event(replace(event, processed=False))
+        assert provider.add_event(replace(event, processed=None))
         assert _events(provider) == ["e"]
         assert provider.next_due() == T0
 

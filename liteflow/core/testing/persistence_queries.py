@@ -91,7 +91,11 @@ class EventContract:
         provider.mark_processed(["1", new_id()])
         provider.mark_processed([])
         assert provider.hold_events(after(9), after(30), 10) == [two]
-        assert provider.event("1") == replace(one, processed=True)
+        marked = provider.event("1")
+        assert marked is not None
+        assert marked.processed is not None
+        assert abs(marked.processed - provider.now()) < timedelta(minutes=1)
+        assert marked == replace(one, processed=marked.processed)
         assert [event.id for event in provider.events([Wait("paid", "k", T0, "1")], after(9), 10)] == [
             "1",
             "2",

@@ -69,7 +69,7 @@ REQUEST = Form(Request, {"time": TIME, "arguments": PLAIN, "sequence": NUMBER})
 OUTBOX_ITEM = Form(OutboxItem, {"sequence": NUMBER, "time": TIME, "body": PLAIN})
 PARKED = Form(Parked, {"since": TIME})
 WAIT = Form(Wait, {"since": TIME})
-EVENT = Form(Event, {"time": TIME, "data": PLAIN}, without=("id",))
+EVENT = Form(Event, {"time": TIME, "processed": TIME, "data": PLAIN}, without=("id",))
 
 
 def _read_pointers(stored: Mapping[str, Document]) -> dict[str, Pointer]:
@@ -252,7 +252,7 @@ def summary(document: Mapping[str, Any]) -> WorkflowSummary:
 def event_to_document(event: Event) -> Document:
     """The document of a new event. `due` is when the scheduler looks at it, as long as it has to."""
     document = {"_id": event.id, "format": FORMAT_VERSION, **EVENT.write(event)}
-    if not event.processed:
+    if event.processed is None:
         document["due"] = time_to_bson(event.time)
     return document
 

@@ -100,10 +100,10 @@ class EventLog:
             documents = [one for one in documents if one["_id"] in mine]
         return [events[document["_id"]] for document in documents]
 
-    def mark_processed(self, event_ids: Sequence[str]) -> None:
+    def mark_processed(self, event_ids: Sequence[str], now: datetime) -> None:
         """These are not due any more."""
         if event_ids:
-            done = {"$set": {"processed": True}, "$unset": {"due": "", "hold": ""}}
+            done = {"$set": {"processed": time_to_bson(now)}, "$unset": {"due": "", "hold": ""}}
             query = {"_id": {"$in": list(event_ids)}}
             repeated(lambda: self._collection.update_many(query, done))
 

@@ -88,7 +88,7 @@ class Collections:
         events = [
             _index("time", "name", "key", "time", "_id"),
             _index("due", "due", "_id", partial="due"),
-            _index("processed", "time", partial="processed"),
+            _index("by_processed", "processed", partial="processed"),
         ]
         activities = [
             # Read in order from the oldest; the lease's end is there to pass over those that are leased.

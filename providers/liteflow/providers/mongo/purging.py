@@ -42,8 +42,8 @@ class Purge:
 
     def events(self, before: datetime, limit: int) -> int:
         """See `PersistenceProvider.purge_events`."""
-        old = {"processed": True, "time": {"$lt": time_to_bson(before)}}
-        ids = _first(self._collections.events, old, "time", "processed", limit)
+        old = {"processed": {"$lt": time_to_bson(before)}}
+        ids = _first(self._collections.events, old, "processed", "by_processed", limit)
         return _delete(self._collections.events, old, ids) if ids else 0
 
 

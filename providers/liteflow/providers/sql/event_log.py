@@ -57,10 +57,10 @@ class EventLog:
             "key": text(event.key, "event key"),
             "time": time,
             "data": None if event.data is None else self._encoder.json(event.data, "event data"),
-            "processed": event.processed,
+            "processed": None if event.processed is None else to_micros(event.processed),
             "traceparent": event.traceparent,
             # When the scheduler looks at it, as long as it has to.
-            "due": None if event.processed else time,
+            "due": time if event.processed is None else None,
         }
 
     def get(self, event_id: str) -> Event | None:
@@ -119,10 +119,11 @@ class EventLog:
             return []
         return [_event(row) for row in self._db.write(hold)]
 
-    def mark_processed(self, event_ids: Sequence[str]) -> None:
+    def mark_processed(self, event_ids: Sequence[str], now: datetime) -> None:
         """These are not due any more."""
+        processed = {"processed": to_micros(now), "due": None}
         for batch in batches(sorted(event_ids)):
-            done = update(self._events).where(self._events.c.id.in_(batch)).values(processed=True, due=None)
+            done = update(self._events).where(self._events.c.id.in_(batch)).values(processed)
             repeated(lambda: self._db.write(lambda c: c.execute(done)))  # noqa: B023 (run at once)
 
     def next_due(self) -> datetime | None:
@@ -141,7 +142,7 @@ def _event(row: Any) -> Event:
             row.key,
             from_micros(row.time),
             None if row.data is None else from_json(row.data),
-            row.processed,
+            None if row.processed is None else from_micros(row.processed),
             row.traceparent,
         )
     except UNREADABLE as exc:

@@ -286,7 +286,7 @@ class SqlPersistenceProvider(PersistenceProvider):
     @mapped()
     def mark_processed(self, event_ids: Sequence[str]) -> None:
         """See `PersistenceProvider.mark_processed`."""
-        self._store.events.mark_processed(event_ids)
+        self._store.events.mark_processed(event_ids, self.now())
 
     # ------------------------------------------------------------------------------- activities
 

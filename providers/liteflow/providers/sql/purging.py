@@ -53,8 +53,8 @@ class Purge:
         e = events.c
         old = (
             select(e.id)
-            .where(e.processed.is_(True), e.time < to_micros(before))
-            .order_by(e.time, e.id)
+            .where(e.processed < to_micros(before))
+            .order_by(e.processed, e.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )

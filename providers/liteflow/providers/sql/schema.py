@@ -148,14 +148,14 @@ def tables(prefix: str) -> Tables:
         Column("key", LongText, nullable=False),
         Column("time", BigInteger, nullable=False),
         Column("data", LongText),
-        Column("processed", Boolean, nullable=False),
+        Column("processed", BigInteger),
         Column("traceparent", LongText),
         Column("due", BigInteger),
     )
     e = events.c
     _index(events, "topic", e.topic, e.time, e.id)
     _index(events, "due", e.due, e.id, where=e.due.is_not(None))
-    _index(events, "processed", e.processed, e.time, e.id)
+    _index(events, "processed", e.processed, e.id, where=e.processed.is_not(None))
     activities = table(
         "activities",
         Column("id", Name, primary_key=True),

@@ -130,12 +130,12 @@ def upgrade() -> None:
         Column("key", LongText, nullable=False),
         Column("time", BigInteger, nullable=False),
         Column("data", LongText),
-        Column("processed", Boolean, nullable=False),
+        Column("processed", BigInteger),
         Column("traceparent", LongText),
         Column("due", BigInteger),
     )
     index("events", "due", "due", "id", where="due")
-    index("events", "processed", "processed", "time", "id")
+    index("events", "processed", "processed", "id", where="processed")
     index("events", "topic", "topic", "time", "id")
 
     table(
