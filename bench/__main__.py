@@ -29,6 +29,7 @@ from bench import (
     parallel,
     scale,
     submit,
+    takeover,
     timers,
 )
 from bench.harness import ROOT, Env, Figures, Servers, Workload
@@ -50,6 +51,7 @@ ALL: list[Workload] = [
         scale,
         timers,
         parallel,
+        takeover,
         memory,
     )
 ]

@@ -136,11 +136,39 @@ class Each(Workflow):
         builder.for_each(lambda data: range(data.count)).do(lambda b: b.then(note))
 
 
+class Steps(Workflow):
+    """Short steps, until it is ended."""
+
+    id = "steps"
+
+    def build(self, builder: WorkflowBuilder) -> None:
+        def short(context: StepExecutionContext) -> None:
+            note(context)
+            time.sleep(0.02)
+
+        builder.while_(lambda data: True).do(lambda b: b.then(short))
+
+
+class Hour(Workflow):
+    """A step of an hour that notes its begin, and when it is told to end."""
+
+    id = "hour"
+
+    def build(self, builder: WorkflowBuilder) -> None:
+        def long(context: StepExecutionContext) -> None:
+            note(context)
+            context.cancellation.wait(3600)
+            note(context)
+
+        builder.start_with(long)
+
+
 chains: list[Workflow] = [Chain()]
 one: list[Workflow] = [OneStep()]
 blocked: list[Workflow] = [Waiter(), Sleeper()]
 nappers: list[Workflow] = [Napper()]
 loops: list[Workflow] = [Loop(), Each()]
 branches: list[Workflow] = [SyncBranches(), AsyncBranches()]
-ALL = [*chains, *one, *blocked, *nappers, *loops, *branches]
+busy: list[Workflow] = [Steps(), Hour()]
+ALL = [*chains, *one, *blocked, *nappers, *loops, *branches, *busy]
 """What the names on a worker's command line stand for, and all of them."""
