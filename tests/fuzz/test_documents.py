@@ -273,8 +273,8 @@ def test_hostile_instances_and_events_do_not_keep_the_others_from_their_end(
             return {ids[found["_id"]] for found in instances.find(still)}
 
         # Data that can't be decoded fails the step that reads it, which is tried again later, like any
-        # other; and what no worker knows stays for one that does.
-        later = {"data of wrong types", "another definition"}
+        # other.
+        later = {"data of wrong types"}
         wait_for("the others are parked or have ended", lambda: going_on() == later, 20)
         errors = host.get_errors(hostile["data of wrong types"])
         assert errors[0].type == "DataError"

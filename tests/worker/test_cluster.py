@@ -243,10 +243,14 @@ def test_processes_that_begin_before_their_servers_wait_for_them(cluster: Cluste
     server = MongoServer()
     try:
         cluster.environment["LITEFLOW_STORE"] = f"{server.url}?serverSelectionTimeoutMS=100"
-        processes = [cluster.worker(), cluster.scheduler()]
+        processes = [cluster.worker(), cluster.scheduler(), cluster.worker(), cluster.scheduler()]
         for process in processes:
             log: Path = process.log  # type: ignore[attr-defined]
             wait_for("it waits", lambda log=log: "can't begin yet" in log.read_text(), 30)
+        for process in processes[2:]:
+            process.terminate()
+            assert process.wait(20) == 0
+        del processes[2:]
         server.start()
         cluster.ready(*processes)
     finally:

@@ -10,12 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
 
 from liteflow.core.errors import UnavailableError
 from liteflow.core.retry import backoff
-
-T = TypeVar("T")
 
 log = logging.getLogger("liteflow.process")
 
@@ -36,26 +33,8 @@ def healthy(within: float) -> bool:
         return False
 
 
-def when_available(begin: Callable[[], T], undo: Callable[[], object]) -> T:
-    """Do what needs the servers, again and again until they are all there. `undo` cleans up after a try.
-
-    So it does not matter whether servers or processes are started first.
-    """
-    for pause in backoff(0.2, 5.0):
-        try:
-            return begin()
-        except UnavailableError as exc:
-            log.warning("can't begin yet: %s; trying again in %.1f s", exc, pause)
-            undo()
-            time.sleep(pause)
-    raise AssertionError("backoff never ends")
-
-
-def run_until_signal(alive: Callable[[], object], ready: str) -> None:
-    """Log `ready`, then block until SIGTERM or SIGINT; the second one ends the process at once.
-
-    `alive` is called now and then; as long as it returns without an error the health file is touched.
-    """
+def stop_by_signal() -> threading.Event:
+    """An event that SIGTERM and SIGINT set from now on; the second one ends the process at once."""
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -66,6 +45,32 @@ def run_until_signal(alive: Callable[[], object], ready: str) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
+    return stop
+
+
+def when_available(begin: Callable[[], object], undo: Callable[[], object], stop: threading.Event) -> bool:
+    """Do what needs the servers, again and again until they are all there. `undo` cleans up after a try.
+
+    So it does not matter whether servers or processes are started first. False if `stop` comes before.
+    """
+    for pause in backoff(0.2, 5.0):
+        if stop.is_set():
+            break
+        try:
+            begin()
+            return True
+        except UnavailableError as exc:
+            log.warning("can't begin yet: %s; trying again in %.1f s", exc, pause)
+            undo()
+            stop.wait(pause)
+    return False
+
+
+def run_until(stop: threading.Event, alive: Callable[[], object], ready: str) -> None:
+    """Log `ready`, then block until `stop` is set.
+
+    `alive` is called now and then; as long as it returns without an error the health file is touched.
+    """
     log.info(ready)
     while not stop.is_set():
         try:

@@ -9,7 +9,7 @@ from liteflow.core.commands import CommandServer
 from liteflow.core.settings import Settings
 from liteflow.worker.gateway import Gateway
 from liteflow.worker.loading import load_workflows
-from liteflow.worker.process import run_until_signal, when_available
+from liteflow.worker.process import run_until, stop_by_signal, when_available
 from liteflow.worker.wiring import Servers
 
 log = logging.getLogger("liteflow.worker")
@@ -23,15 +23,17 @@ def run_worker(servers: Servers, settings: Settings, targets: Sequence[str]) -> 
     host = servers.host(settings, scheduler=False)
     for target in targets:
         load_workflows(host, target)
-    commands = None
+    stop = stop_by_signal()
     try:
-        when_available(host.start, host.stop)
-        if isinstance(host.queue, CommandServer):
-            commands = host.queue.serve_commands(Gateway(host).handle, COMMANDS_AT_ONCE)
-        names = ", ".join(f"{d.id} version {d.version}" for d in host.registry.get_all())
-        run_until_signal(host.persistence.definitions, f"ready: {settings.concurrency} slots for {names}")
-        if commands is not None:
-            commands.cancel()
+        if when_available(host.start, host.stop, stop):
+            commands = None
+            if isinstance(host.queue, CommandServer):
+                commands = host.queue.serve_commands(Gateway(host).handle, COMMANDS_AT_ONCE)
+            names = ", ".join(f"{d.id} version {d.version}" for d in host.registry.get_all())
+            ready = f"ready: {settings.concurrency} slots for {names}"
+            run_until(stop, host.persistence.definitions, ready)
+            if commands is not None:
+                commands.cancel()
     finally:
         finished = host.stop()
     log.info("stopped" if finished else "stopped; steps that still ran will run again elsewhere")
