@@ -5,7 +5,15 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from servers import MariaServer, MongoServer, PostgresServer, RabbitServer, RedisServer, Servers
+from servers import (
+    AzuriteServer,
+    MariaServer,
+    MongoServer,
+    PostgresServer,
+    RabbitServer,
+    RedisServer,
+    Servers,
+)
 
 # pika reports every failed attempt to connect with a traceback; the providers log a line of their own.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -55,6 +63,17 @@ def mariadb_url(servers: Servers) -> str:
     return servers.mariadb()
 
 
+@pytest.fixture(scope="session")
+def azure(servers: Servers) -> str:
+    """A connection string."""
+    return servers.azure()
+
+
+@pytest.fixture(scope="session")
+def aws_endpoint(servers: Servers) -> str:
+    return servers.aws()
+
+
 @pytest.fixture
 def prefix() -> str:
     """A prefix of its own for each test, so that tests share servers and nothing else."""
@@ -96,6 +115,14 @@ def own_postgres() -> Iterator[PostgresServer]:
 @pytest.fixture
 def own_mariadb() -> Iterator[MariaServer]:
     server = MariaServer()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def own_azurite() -> Iterator[AzuriteServer]:
+    server = AzuriteServer()
     server.start()
     yield server
     server.close()
