@@ -139,7 +139,7 @@ class Access:
         where = repr(self)
         if isinstance(exc, ClientError):
             code, status = code_of(exc), status_of(exc)
-            if code in REFUSED:
+            if code in REFUSED or status in (401, 403):
                 return ProviderError(
                     f"{where} refuses access ({code}): check the credentials and their permissions"
                 )

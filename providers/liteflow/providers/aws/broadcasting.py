@@ -75,15 +75,16 @@ class SnsChannel(BroadcastChannel):
 
     def join(self) -> None:
         self._require()
+        self._topic = self._queue = None  # whatever there was may be gone
         with self._access.errors(QueueUnavailableError):
             topic = self._topic_arn()
             name = plain_name(self._prefix, f"listener-{uuid.uuid4().hex[:12]}", 80)
-            seen = {SEEN: str(int(time.time()))}
             made = self._sqs.create_queue(
-                QueueName=name, Attributes={"MessageRetentionPeriod": str(KEPT)}, tags=seen
+                QueueName=name,
+                Attributes={"MessageRetentionPeriod": str(KEPT)},
+                tags={SEEN: str(int(time.time()))},
             )
-            self._queue = url = str(made["QueueUrl"])
-            self._seen_at = time.monotonic()
+            url = str(made["QueueUrl"])
             arn = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
             arn = str(arn["Attributes"]["QueueArn"])
             self._sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": _policy(arn, topic)})
@@ -95,10 +96,13 @@ class SnsChannel(BroadcastChannel):
                 ReturnSubscriptionArn=True,
             )
             self._subscription = str(made["SubscriptionArn"])
+        self._queue, self._seen_at = url, time.monotonic()
         self._remove_abandoned(topic)
 
     def hear(self) -> list[str]:
         self._require()
+        if self._queue is None:
+            self.join()
         with self._access.errors(QueueUnavailableError):
             try:
                 answer = self._sqs.receive_message(
@@ -115,8 +119,8 @@ class SnsChannel(BroadcastChannel):
             except ClientError as exc:
                 if not is_missing(exc):
                     raise
-                messages = []
-                self.join()
+                self._queue = None
+                return []
         return [str(one["Body"]) for one in messages]
 
     def leave(self) -> None:

@@ -292,7 +292,12 @@ class DynamoLockProvider(LockProvider):
 
     def _server_time(self) -> datetime:
         with self._access.errors(LockUnavailableError):
-            answer = self._require().get_item(TableName=self._table, Key={"name": {"S": "clock"}})
+            try:
+                answer = self._require().get_item(TableName=self._table, Key={"name": {"S": "clock"}})
+            except ClientError as exc:
+                if not is_missing(exc):
+                    raise
+                raise self._table_is_gone() from exc
         headers = {name.lower(): value for name, value in answer["ResponseMetadata"]["HTTPHeaders"].items()}
         if "date" not in headers:
             raise LockUnavailableError(f"{self._access!r} does not tell the time in its answers")

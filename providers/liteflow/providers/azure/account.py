@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +72,7 @@ class Account:
         if parts.get("usedevelopmentstorage", "").lower() == "true":
             connection = DEVELOPMENT
             parts = _parts(connection)
+        _check(parts)
         self.name = parts.get("accountname") or "account of a shared access signature"
         self._string = connection
 
@@ -153,6 +156,25 @@ def _parts(connection: str) -> dict[str, str]:
     if not parts:
         raise SettingsError(f"azure: no storage account is named; {HELP}")
     return parts
+
+
+def _check(parts: dict[str, str]) -> None:
+    """What the driver would stumble over later, in words that may hold the key."""
+    signed = "sharedaccesssignature" in parts
+    if not signed and not (parts.get("accountname") and parts.get("accountkey")):
+        raise SettingsError(f"azure: the connection string has no AccountName or AccountKey; {HELP}")
+    try:
+        base64.b64decode(parts.get("accountkey", ""), validate=True)
+    except binascii.Error:
+        raise SettingsError(
+            "azure: the AccountKey in the connection string is cut off or mistyped (it is base64)"
+        ) from None
+    for service in ("blobendpoint", "queueendpoint"):
+        endpoint = parts.get(service)
+        if endpoint is None and not parts.get("accountname"):
+            raise SettingsError(f"azure: the connection string has neither AccountName nor {service}; {HELP}")
+        if endpoint is not None and not re.match(r"https?://[^/]", endpoint):
+            raise SettingsError(f"azure: the {service} in the connection string is no http(s) URL")
 
 
 def _account_of(url: str) -> tuple[str, str]:
