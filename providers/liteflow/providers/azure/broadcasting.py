@@ -26,6 +26,9 @@ FULL = 2 * 1024 * 1024
 LARGEST = 48 * 1024
 NOTHING_NEW = 416
 
+CHECK_EVERY = 20
+"""After so many looks that found nothing new it is checked that the blob is still the one that was read."""
+
 
 class BlobChannel(BroadcastChannel):
     """The broadcasts of one prefix."""
@@ -40,6 +43,7 @@ class BlobChannel(BroadcastChannel):
         self._said: int | None = None  # number of the blob that is written to
         self._heard = 0  # number of the blob that is read
         self._position = 0
+        self._in_vain = 0  # looks since something was new
 
     def open(self) -> None:
         """Make a client; nothing is asked yet."""
@@ -81,12 +85,21 @@ class BlobChannel(BroadcastChannel):
                 if not text and self._position > self._full - LARGEST:
                     text = self._read(self._heard + 1, 0)
                     self._heard, self._position = self._heard + 1, 0
+                self._in_vain = 0 if text else self._in_vain + 1
+                if self._in_vain >= CHECK_EVERY:
+                    self._check_position()
             except ResourceNotFoundError:
                 if not self._there(self._heard):  # others have gone on by two blobs, or it was deleted
                     self._heard, self._position = self._newest(), 0
                 return []
         self._position += len(text)
         return text.decode("ascii", "replace").splitlines()
+
+    def _check_position(self) -> None:
+        """A blob that was deleted and made anew is shorter; to read on would find nothing for long."""
+        self._in_vain = 0
+        if self._blob(self._heard).get_blob_properties().size < self._position:
+            self._position = 0
 
     def leave(self) -> None:
         """Nothing here knows who listens."""
