@@ -79,8 +79,8 @@ def test_who_joins_hears_nothing_old(channels: list[BlobChannel]) -> None:
 def test_blobs_that_were_deleted_are_begun_anew(channels: list[BlobChannel]) -> None:
     says, _, listens = channels
     listens.join()
-    says.say("1")
-    assert heard(listens, 1) == ["1"]
+    says.say("the first")
+    assert heard(listens, 1) == ["the first"]
     for blob in says._container().list_blobs():
         says._container().delete_blob(blob.name)
     says.say("2")
