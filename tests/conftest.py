@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 from servers import (
-    AzuriteServer,
     MariaServer,
     MongoServer,
     PostgresServer,
@@ -115,14 +114,6 @@ def own_postgres() -> Iterator[PostgresServer]:
 @pytest.fixture
 def own_mariadb() -> Iterator[MariaServer]:
     server = MariaServer()
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def own_azurite() -> Iterator[AzuriteServer]:
-    server = AzuriteServer()
     server.start()
     yield server
     server.close()
