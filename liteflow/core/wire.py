@@ -17,7 +17,7 @@ def plain_name(prefix: str, name: str, longest: int = 63) -> str:
 
     It begins as the prefix does, and ends in a hash that tells any two pairs apart.
     """
-    digest = hashlib.sha256(f"{prefix}\0{name}".encode()).hexdigest()[:HASH]
+    digest = hashlib.sha256(json.dumps([prefix, name]).encode()).hexdigest()[:HASH]
     room = longest - HASH - 2
     start = _slug(prefix)[: room // 2] or "x"
     rest = _slug(name)[: room - len(start)]

@@ -171,6 +171,23 @@ def test_a_lease_on_azure_of_more_than_a_minute_is_refused(azure: str, prefix: s
             provider.acquire(["a"], 61)
 
 
+def test_who_is_refused_on_azure_just_before_the_release_gets_the_lease(
+    azure: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The release was clean, so nobody else would look again."""
+    with opened_lock("azure", azure, prefix) as first, opened_lock("azure", azure, prefix) as late:
+        holds = got(first.acquire(["a"], 20)[0])
+        real = late._mark  # type: ignore[attr-defined]
+
+        def mark(name: str) -> Any:
+            if holds.held:
+                assert first.release([holds]) == [True], "it was not marked yet"
+            return real(name)
+
+        monkeypatch.setattr(late, "_mark", mark)
+        got(late.acquire(["a"], 20)[0])
+
+
 def test_a_mark_on_azure_that_came_after_the_first_refusal_is_seen(
     azure: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
