@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from liteflow.core.providers import Message
 from liteflow.core.wire import message_text, plain_name, read_message
 
+PAIRS = st.tuples(st.text(max_size=4), st.text(max_size=4))
+
 
 @given(st.text(), st.text(), st.sampled_from([63, 80, 255]))
 def test_any_name_is_made_plain(prefix: str, name: str, longest: int) -> None:
@@ -20,15 +22,18 @@ def test_any_name_is_made_plain(prefix: str, name: str, longest: int) -> None:
     assert 3 <= len(made) <= longest
 
 
+def test_the_border_between_prefix_and_name_counts() -> None:
+    assert plain_name("a\0", "b") != plain_name("a", "\0b")
+    assert plain_name("ab", "c") != plain_name("a", "bc")
+
+
 def test_a_name_shows_what_it_is_for() -> None:
     assert re.fullmatch(
         "liteflow-workflows-order-1-[0-9a-f]{16}", plain_name("liteflow", "workflows.order.1")
     )
 
 
-@given(
-    st.tuples(st.text(max_size=4), st.text(max_size=4)), st.tuples(st.text(max_size=4), st.text(max_size=4))
-)
+@given(PAIRS, PAIRS)
 def test_different_names_stay_different(one: tuple[str, str], two: tuple[str, str]) -> None:
     assert (plain_name(*one) == plain_name(*two)) == (one == two)
 
