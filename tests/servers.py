@@ -1,9 +1,9 @@
-"""Real servers for tests: RabbitMQ, Redis, MongoDB, PostgreSQL and MariaDB.
+"""Real servers for tests: RabbitMQ, Redis, MongoDB, PostgreSQL, MariaDB; Azure's and AWS's emulators.
 
 Each kind comes from the URL that the environment names (``LITEFLOW_TEST_AMQP``, ``_REDIS``, ``_MONGO``,
-``_POSTGRES``, ``_MARIADB``), else from a container where Docker answers and has or gets the image (not the
-SQL servers), else as a process of this machine on a free loopback port, in a folder of its own. Nothing
-outlives the test run: processes die with their parent, also when that is killed.
+``_POSTGRES``, ``_MARIADB``, ``_AZURE``, ``_AWS``), else from a container where Docker answers and has or gets
+the image (not the SQL servers and emulators), else as a process of this machine on a free loopback port, in a
+folder of its own. Nothing outlives the test run: processes die with their parent, also when that is killed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 MONGOD = ROOT / ".cache" / "mongod" / "mongod"
+AZURITE = ROOT / ".cache" / "azurite" / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -351,6 +353,65 @@ class MariaServer(UnprivilegedServer):
         return True
 
 
+class AzuriteServer(LocalServer):
+    """Azure Storage's emulator, in memory. Its URL is a connection string, as the portal gives one."""
+
+    kind = "azurite"
+    account = "liteflowtest"
+    key = "bGl0ZWZsb3ctdGVzdHM="
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue_port, self.table_port = free_port(), free_port()
+
+    @property
+    def url(self) -> str:
+        ends = {"Blob": self.port, "Queue": self.queue_port}
+        hosts = [f"{name}Endpoint=http://127.0.0.1:{port}/{self.account}" for name, port in ends.items()]
+        return ";".join([f"AccountName={self.account}", f"AccountKey={self.key}", *hosts])
+
+    def commands(self) -> list[list[str]]:
+        if not AZURITE.exists():
+            raise ServerError("Azurite is missing; `make setup` gets it, with npm")
+        ports = {"blob": self.port, "queue": self.queue_port, "table": self.table_port}
+        where = [word for kind, port in ports.items() for word in (f"--{kind}Port", str(port))]
+        # The drivers may be newer than the emulator, which would refuse them.
+        how = ["--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
+        return [["node", str(AZURITE), *where, *how]]
+
+    def environment(self) -> dict[str, str]:
+        return {"AZURITE_ACCOUNTS": f"{self.account}:{self.key}"}
+
+    def probe(self) -> bool:
+        for port in (self.port, self.queue_port):
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        return True
+
+
+class MotoServer(LocalServer):
+    """An emulator of AWS. With `strict` it asks for valid credentials, which it then has none of."""
+
+    kind = "moto"
+
+    def __init__(self, strict: bool = False) -> None:
+        super().__init__()
+        self.strict = strict
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def commands(self) -> list[list[str]]:
+        return [[sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]]
+
+    def environment(self) -> dict[str, str]:
+        return {"INITIAL_NO_AUTH_ACTION_COUNT": "0"} if self.strict else {}
+
+    def probe(self) -> bool:
+        socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+        return True
+
+
 def docker_answers() -> bool:
     """True if containers can be used here."""
     if not shutil.which("docker"):
@@ -413,6 +474,14 @@ class Servers:
     def mariadb(self) -> str:
         """URL of a MariaDB, always a process of this machine unless the environment names one."""
         return self._own("mariadb", MariaServer)
+
+    def azure(self) -> str:
+        """Connection string of an Azurite, a process of this machine unless the environment names one."""
+        return self._own("azure", AzuriteServer)
+
+    def aws(self) -> str:
+        """Endpoint of a moto server, a process of this machine unless the environment names one."""
+        return self._own("aws", MotoServer)
 
     def _own(self, kind: str, local: Callable[[], LocalServer]) -> str:
         if kind not in self._urls:

@@ -16,6 +16,7 @@ PORTIONS = {
 DRIVERS = {
     *("pymongo", "bson", "gridfs", "pika", "redis", "click"),
     *("sqlalchemy", "alembic", "psycopg", "pymysql", "sqlite3"),
+    *("azure", "requests", "boto3", "botocore"),
 }
 
 

@@ -36,7 +36,7 @@ def test_namespace_folders_stay_namespaces() -> None:
 def test_each_package_is_typed() -> None:
     for name in ("core", "core/testing"):
         assert (ROOT / "liteflow" / name / "py.typed").exists()
-    for name in ("mongo", "rabbitmq", "redis", "sql"):
+    for name in ("aws", "azure", "mongo", "rabbitmq", "redis", "sql"):
         assert (ROOT / "providers" / "liteflow" / "providers" / name / "py.typed").exists()
     assert (ROOT / "worker" / "liteflow" / "worker" / "py.typed").exists()
 

@@ -13,8 +13,9 @@ from servers import wait_for
 TESTS = Path(__file__).resolve().parent
 SCRIPT = """
 import os, sys, time
-from servers import MongoServer, RabbitServer, RedisServer
-server = {"mongod": MongoServer, "rabbitmq": RabbitServer, "redis": RedisServer}[sys.argv[1]]()
+import servers
+kinds = [one for one in vars(servers).values() if getattr(one, "kind", None) == sys.argv[1]]
+server = kinds[0]()
 server.start()
 print(server.folder, flush=True)
 time.sleep(600)
@@ -34,7 +35,7 @@ def running_in(folder: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["mongod", "rabbitmq", "redis"])
+@pytest.mark.parametrize("kind", ["mongod", "rabbitmq", "redis", "azurite", "moto"])
 def test_a_server_ends_with_the_process_that_started_it(kind: str) -> None:
     command = [sys.executable, "-c", SCRIPT, kind]
     with subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, text=True) as process:

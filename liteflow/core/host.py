@@ -64,6 +64,11 @@ class WorkflowHost(WorkflowClient):
         step_factory: StepFactory | None = None,
     ) -> None:
         _check_sharing(persistence, queue, lock, settings)
+        if settings.lease_ttl > lock.longest_ttl:
+            raise SettingsError(
+                f"option lease_ttl is {settings.lease_ttl:g} s, but the leases of {type(lock).__name__} last"
+                f" {lock.longest_ttl:g} s at most"
+            )
         super().__init__(persistence, queue, lock, settings, Hooks(step_factory))
         self._steering = threading.RLock()  # one start or stop at a time
         self._with_scheduler = scheduler

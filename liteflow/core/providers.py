@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import abc
 import enum
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -522,7 +523,16 @@ class Taken:
 
 
 class LockProvider(Provider):
-    """Leases by name. Failing to get one and leaving a mark for its holder are one atomic act."""
+    """Leases by name. Failing to get one and leaving a mark for its holder are one atomic act.
+
+    Where the server can't do both at once, the order of its calls has to come to the same.
+    """
+
+    shortest_ttl: float = 0.0
+    """Seconds: a lease for less than that is made for that long."""
+
+    longest_ttl: float = math.inf
+    """Seconds: a lease for more than that is refused, and so is a host with such a `lease_ttl`."""
 
     @abc.abstractmethod
     def acquire(self, names: Sequence[str], ttl: float) -> list[Lease | Taken]:

@@ -58,7 +58,9 @@ def _provider(kind: str, option: str, url: str, prefix: str, **more: str) -> Any
     found = {entry.name: entry for entry in entry_points(group=group)}
     if scheme not in found:
         known = ", ".join(f"{name}://" for name in sorted(found)) or "none installed"
-        raise SettingsError(f"{option}: no {kind} provider for {scheme}:// (known: {known})")
+        # What is no scheme may be a connection string, with a password in it: it is not repeated.
+        what = f"{scheme}://" if re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) else "a URL without a scheme"
+        raise SettingsError(f"{option}: no {kind} provider for {what} (known: {known})")
     entry = found[scheme]
     try:
         factory = entry.load()
