@@ -51,6 +51,13 @@ class Provider(abc.ABC):
     def close(self) -> None:
         """Give back connections and threads. Safe at any time, also twice; `open` works again after."""
 
+    def describe(self) -> str:
+        """The server that an open provider is connected to, and its version, in a few words for people.
+
+        Empty if there is nothing to tell. Without names or passwords of users.
+        """
+        return ""
+
 
 # ---------------------------------------------------------------------------------------- persistence
 

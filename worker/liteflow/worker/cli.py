@@ -8,7 +8,7 @@ import click
 
 from liteflow.core._version import __version__
 from liteflow.core.settings import Settings
-from liteflow.worker import control, drawing, looking, submitting
+from liteflow.worker import control, drawing, looking, providers, submitting
 from liteflow.worker.options import option, plain_errors, process_options, server_options
 from liteflow.worker.process import healthy
 from liteflow.worker.scheduler import run_scheduler
@@ -33,6 +33,7 @@ for command in (
     control.terminate,
     control.purge,
     drawing.graph,
+    providers.providers,
 ):
     main.add_command(command)
 

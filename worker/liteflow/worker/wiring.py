@@ -1,15 +1,15 @@
-"""From URLs to providers. The scheme names the backend, through entry points that anyone can add to."""
+"""From URLs to a host on the providers that they name."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any
 
 from liteflow.core.errors import SettingsError
 from liteflow.core.host import WorkflowHost
 from liteflow.core.providers import LockProvider, PersistenceProvider, QueueProvider
 from liteflow.core.settings import Settings
+from liteflow.worker.discovery import make
 
 DEFAULT_STORE = "mongodb://localhost:27017/liteflow"
 DEFAULT_QUEUE = "amqp://guest:guest@localhost:5672/"
@@ -42,21 +42,7 @@ class Servers:
 
 
 def _provider(kind: str, option: str, url: str, prefix: str) -> Any:
-    scheme = url.partition(":")[0].lower()
-    group = f"liteflow.{kind}"
-    found = {entry.name: entry for entry in entry_points(group=group)}
-    if scheme not in found:
-        known = ", ".join(f"{name}://" for name in sorted(found)) or "none installed"
-        raise SettingsError(f"{option}: no {kind} provider for {scheme}:// (known: {known})")
-    entry = found[scheme]
     try:
-        factory = entry.load()
-    except ImportError as exc:
-        extra = entry.module.rpartition(".")[2]
-        raise SettingsError(
-            f"{option}: the driver for {scheme}:// is not installed; pip install 'liteflow.core[{extra}]'"
-        ) from exc
-    try:
-        return factory(url, prefix=prefix)
-    except ValueError as exc:
-        raise SettingsError(f"{option}: the URL is not valid") from exc
+        return make(kind, url, prefix)
+    except SettingsError as exc:
+        raise SettingsError(f"{option}: {exc}") from exc

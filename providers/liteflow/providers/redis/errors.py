@@ -27,21 +27,38 @@ def is_login(exc: RedisError) -> bool:
     return isinstance(exc, _LOGIN) or any(words in str(exc) for words in _LOGIN_WORDS)
 
 
-def told(name: str, exc: RedisError, prefix: str) -> ProviderError:
-    """The error of ours for one of the driver's; `name` is the server's address."""
+def is_passing(exc: RedisError) -> bool:
+    """True if trying again later makes sense."""
     if is_login(exc):
-        return ProviderError(
+        return False
+    passing = isinstance(exc, _PASSING) or str(exc).startswith(_PASSING_WORDS)
+    return passing or not isinstance(exc, ResponseError)
+
+
+def explained(name: str, exc: RedisError, prefix: str) -> str:
+    """One line: the server, by its address, what it says, and what to do."""
+    if is_login(exc):
+        return (
             f"redis {name} refuses the login: check user name and password in the URL"
             " (redis://user:password@host:6379/0)"
         )
-    said = " ".join(str(exc).split())[:200]
+    said = " ".join(str(exc).split()).rstrip(".")[:200] or type(exc).__name__
     if isinstance(exc, NoPermissionError) or said.startswith("NOPERM"):
-        return ProviderError(
+        return (
             f"redis {name}: the user may not do this ({said}); grant it the keys and channels of the prefix:"
             f" ACL SETUSER ... ~{prefix}:* &{prefix}:* +@all -@admin"
         )
-    if isinstance(exc, ResponseError) and not (isinstance(exc, _PASSING) or said.startswith(_PASSING_WORDS)):
-        if "nknown command" in said:
-            return ProviderError(f"redis {name} is too old, or not Redis ({said}); upgrade the server")
-        return ProviderError(f"redis {name} refuses a command: {said}")
-    return QueueUnavailableError(f"redis {name} can't be used now: {said or type(exc).__name__}")
+    if is_passing(exc):
+        away = "" if isinstance(exc, ResponseError) else "; check host and port in the URL, and that it runs"
+        return f"redis {name} can't be used now: {said}{away}"
+    if "nknown command" in said:
+        return f"redis {name} is too old, or not Redis ({said}); upgrade the server"
+    if "DB index" in said:
+        return f"redis {name} has no database of that number; the path of the URL names it, like /0"
+    return f"redis {name} refuses a command: {said}"
+
+
+def told(name: str, exc: RedisError, prefix: str) -> ProviderError:
+    """The error of ours for one of the driver's, of a queue."""
+    kind = QueueUnavailableError if is_passing(exc) else ProviderError
+    return kind(explained(name, exc, prefix))

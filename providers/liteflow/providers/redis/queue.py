@@ -80,6 +80,17 @@ class RedisQueueProvider(QueueProvider, CommandServer):
             consumer.join()
         self._sessions.close()
 
+    def describe(self) -> str:
+        """Its version, if the user may ask, and whether it keeps an append-only file."""
+        try:
+            facts = self._server.facts()
+        except RedisError as exc:
+            raise self._server.error(exc) from exc
+        if not facts:
+            return "Redis"
+        evicts = f", which may evict queues ({facts['evicts']})" if facts["evicts"] else ""
+        return f"Redis {facts['version']}, append-only file {facts['appendonly']}{evicts}"
+
     def send(self, messages: Sequence[Message]) -> None:
         """Append to the streams; returns when the server has them.
 
