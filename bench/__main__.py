@@ -27,6 +27,7 @@ from bench import (
     many,
     memory,
     parallel,
+    providers,
     scale,
     submit,
     timers,
@@ -51,9 +52,10 @@ ALL: list[Workload] = [
         timers,
         parallel,
         memory,
+        providers,
     )
 ]
-LONG = {"memory"}
+LONG = {"memory", "providers"}
 """Run only when they are asked for by name."""
 
 
@@ -64,7 +66,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     listed = ", ".join(workload.name for workload in ALL)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{listed}; default: all but memory")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{listed}; default: all but {' and '.join(sorted(LONG))}"
+    )
     parser.add_argument("--runs", type=int, help="how often each is run (5; with --quick 1)")
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that it works")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder of the results")
