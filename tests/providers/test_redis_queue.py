@@ -192,7 +192,7 @@ def test_streams_do_not_grow_and_nothing_else_is_left(redis_url: str, prefix: st
     assert raw.xlen(stream) == 0
     assert raw.xpending(stream, "liteflow")["pending"] == 0
     assert raw.xinfo_consumers(stream, "liteflow") == []
-    assert sorted(raw.scan_iter(f"{prefix}:*")) == [stream, f"{prefix}:queue:two"]
+    until(lambda: sorted(raw.scan_iter(f"{prefix}:*")) == [stream, f"{prefix}:queue:two"])
 
 
 def test_what_a_killed_process_leaves_behind_runs_out(redis_url: str, prefix: str, raw: Any) -> None:
@@ -363,6 +363,22 @@ def test_settings_that_lose_messages_are_warned_of(
         assert "(allkeys-lru); set maxmemory-policy to noeviction" in caplog.text
 
 
+def test_a_full_server_loses_nothing_that_is_given_back(own_redis: RedisServer, prefix: str) -> None:
+    with opened(own_redis.url, prefix) as provider, redis.Redis(port=own_redis.port) as raw:
+        inbox = Inbox()
+        provider.consume(["one"], 1, inbox)
+        provider.send([Message("one", "a")])
+        held = inbox.wait(1)[0]
+        raw.config_set("maxmemory", "1")
+        held.nack()
+        inbox.stays(1)
+        raw.config_set("maxmemory", "0")
+        again = inbox.wait(2)[1]
+        assert (again.message.body, again.redelivered) == ("a", True)
+        again.ack()
+        until(lambda: raw.xlen(f"{prefix}:queue:one") == 0)
+
+
 def test_a_full_server_is_waited_for(own_redis: RedisServer, prefix: str) -> None:
     with opened(own_redis.url, prefix) as provider, redis.Redis(port=own_redis.port) as raw:
         raw.config_set("maxmemory", "1")
@@ -421,7 +437,7 @@ def test_commands_are_handled_and_answered(provider: RedisQueueProvider, prefix:
     ]
     assert {fields["correlation_id"] for fields in answers} == {"c"}
     assert 0 < raw.ttl(to) <= 3600
-    assert seen[0] == Command("good", b"{}", "m", to, "c", headers={"traceparent": "t"})
+    assert seen[0] == Command("good", b"{}", "m", to, "c", headers={"traceparent": "t"}, transport="redis")
     ((_, dead),) = raw.xrange(f"{prefix}:dead")
     assert dead == {
         "command": "worse", "body": "[1]", **more, "x-liteflow-error": "bad", "x-liteflow-reason": "because",
@@ -446,6 +462,26 @@ def test_a_command_waits_for_a_backend_and_survives_a_defect_once(
     until(lambda: raw.xlen(f"{prefix}:dead") == 1)
     assert raw.xrange(f"{prefix}:dead")[0][1]["x-liteflow-error"] == "internal"
     assert seen == [False, True]
+    server.cancel()
+
+
+def test_a_command_of_thousands_of_fields_harms_nobody(
+    provider: RedisQueueProvider, prefix: str, raw: Any
+) -> None:
+    attempts: list[bool] = []
+
+    def handle(command: Command) -> Answer | Refusal:
+        attempts.append(command.redelivered)
+        if len(attempts) == 1:
+            raise StoreUnavailableError("away")  # so that it goes back once
+        return Refusal("bad", "because")
+
+    server = provider.serve_commands(handle, 1)
+    raw.xadd(f"{prefix}:commands", {"command": "good", **{f"f{n}": "x" for n in range(10_000)}})
+    until(lambda: raw.xlen(f"{prefix}:dead") == 1)
+    assert attempts[0] is False
+    ((_, dead),) = raw.xrange(f"{prefix}:dead")
+    assert (dead["command"], dead["x-liteflow-error"]) == ("good", "bad")
     server.cancel()
 
 

@@ -59,7 +59,7 @@ def worker(
     poll_interval: float,
     shutdown_timeout: float,
 ) -> None:
-    """Run the workflows of MODULE, and serve the commands that come over AMQP.
+    """Run the workflows of MODULE, and serve the commands that come over the queue.
 
     MODULE stands for all Workflow classes that it defines; NAME in it may be a workflow, a list of
     them, or a function that takes the host. SIGTERM drains: running steps end, the rest goes back.

@@ -130,6 +130,7 @@ def command_of(received: Received) -> Command:
         content_type=_text(received, b"content_type"),
         headers={} if traceparent is None else {"traceparent": traceparent},
         redelivered=received.redelivered,
+        transport="redis",
     )
 
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import redis
 from liteflow.core.errors import ProviderError, QueueUnavailableError, UnavailableError
 from liteflow.core.retry import backoff
 from liteflow.providers.redis.client import Server, answers_of
+from liteflow.providers.redis.errors import is_passing
 from liteflow.providers.redis.streams import (
     ACKNOWLEDGE,
     DEAD_LETTER,
@@ -26,12 +26,15 @@ from liteflow.providers.redis.streams import (
     TAKE_FROM_THE_DEAD,
     Keys,
 )
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 log = logging.getLogger("liteflow.redis")
 
 MAX_PAUSE = 1.0
 """Seconds between attempts to come back, at most."""
+
+STABLE = 5.0
+"""Seconds after which a session counts as one that works, so that the next is begun without a pause."""
 
 AT_ONCE = 500
 """Messages that one script acknowledges, or takes from a dead process."""
@@ -219,10 +222,11 @@ class Sessions:
     def _run(self) -> None:
         pauses = backoff(limit=MAX_PAUSE)
         lost_at: float | None = None
+        began = 0.0
         while not self._ending:
             try:
                 session = self._begin(lost_at)
-                pauses, lost_at = backoff(limit=MAX_PAUSE), None
+                lost_at, began = None, time.monotonic()
                 self._keep(session)
             except RedisError as exc:
                 error = self.server.error(exc)
@@ -230,6 +234,8 @@ class Sessions:
             except ProviderError as exc:
                 lost_at = self._report(exc, lost_at)
             with self._changed:
+                if self._session is not None and time.monotonic() - began > STABLE:
+                    pauses = backoff(limit=MAX_PAUSE)
                 self._session = self._failure = None
                 self._changed.notify_all()
                 readers = list(self._readers)
@@ -318,12 +324,16 @@ class Sessions:
             with self.server.client.pipeline(transaction=False) as pipe:
                 work.put(pipe)
                 answers = pipe.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, RedisError) and is_passing(answer):
+                    raise answer
         except RedisError:
+            # Some of it may be done. It may be done again.
             with self._changed:
                 self._work = work.before(self._work)
             raise
         for answer in answers:
-            if isinstance(answer, ResponseError):
+            if isinstance(answer, RedisError):
                 log.warning("redis %s refuses a command: %s", self.server.name, str(answer)[:200])
 
     def _fresh(self, session: str, *, begin: bool) -> None:
@@ -336,7 +346,10 @@ class Sessions:
             for reader in list(self._readers):
                 pipe.pexpire(reader.wake, milliseconds)
             if not answers_of(pipe)[0]:
-                raise redis.ConnectionError("this process stood still for too long, or data was lost")
+                raise QueueUnavailableError(
+                    f"redis {self.server.name} has forgotten this process, which stood still for too long, or"
+                    " data was lost"
+                )
 
     def _make_groups(self, streams: Iterable[str]) -> set[str]:
         """Make the groups that are missing, and return those."""
@@ -366,13 +379,14 @@ class Sessions:
         self._last = None
 
     def _take_from_the_dead(self, streams: Iterable[str], *, quiet: bool = False) -> None:
-        todo = list(streams)
+        todo, turn = list(streams), 0 if quiet else int(TAKE_INTERVAL * 900)
         while todo:
             with self.server.client.pipeline(transaction=False) as pipe:
                 for stream in todo:
-                    pipe.eval(TAKE_FROM_THE_DEAD, 1, stream, GROUP, self.keys.sessions, AT_ONCE)
+                    keys = stream, self.keys.turn(stream)
+                    pipe.eval(TAKE_FROM_THE_DEAD, 2, *keys, GROUP, self.keys.sessions, AT_ONCE, turn)
                 answers = answers_of(pipe)
             moved = sum(answer[0] for answer in answers)
             if moved and not quiet:
                 log.warning("%d messages of processes that died are delivered again", moved)
-            todo = [stream for stream, answer in zip(todo, answers, strict=True) if answer[1]]
+            todo, turn = [stream for stream, answer in zip(todo, answers, strict=True) if answer[1]], 0

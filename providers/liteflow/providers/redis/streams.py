@@ -19,20 +19,43 @@ GROUP = "liteflow"
 BODY, TRACEPARENT, REDELIVERED = b"body", b"traceparent", b"redelivered"
 """Fields of a message. The last one is there only once the message was in somebody's hands."""
 
-_AGAIN = """
-local function again(stream, group, id, mark)
+_PENDING = """
+local function pending(stream, group, id)
+  if #redis.call('XPENDING', stream, group, id, id, 1) == 0 then return nil end
   local found = redis.call('XRANGE', stream, id, id)[1]
-  if redis.call('XACK', stream, group, id) == 0 or not found then return end
-  local fields, marked = found[2], false
+  if not found then
+    redis.call('XACK', stream, group, id)
+    return nil
+  end
+  local fields = found[2]
+  if #fields > 2000 then fields = {unpack(fields, 1, 2000)} end
+  return fields
+end
+
+local function done(stream, group, id)
+  redis.call('XACK', stream, group, id)
+  redis.call('XDEL', stream, id)
+end
+"""
+"""The fields of a message that is in somebody's hands; a command takes no more than some thousand. What is
+added is added before anything is taken away: a server without memory refuses the one and not the other."""
+
+_AGAIN = (
+    _PENDING
+    + """
+local function again(stream, group, id, mark)
+  local fields, marked = pending(stream, group, id), false
+  if not fields then return end
   for n = 1, #fields, 2 do marked = marked or fields[n] == 'redelivered' end
   if mark == '1' and not marked then
     fields[#fields + 1] = 'redelivered'
     fields[#fields + 1] = '1'
   end
   redis.call('XADD', stream, '*', unpack(fields))
-  redis.call('XDEL', stream, id)
+  done(stream, group, id)
 end
 """
+)
 
 ACKNOWLEDGE = """
 redis.call('XACK', KEYS[1], unpack(ARGV))
@@ -48,19 +71,22 @@ for n = 3, #ARGV do again(KEYS[1], ARGV[1], ARGV[n], ARGV[2]) end
 )
 """KEYS: stream. ARGV: group, '1' if somebody has seen them, ids."""
 
-DEAD_LETTER = """
-local found = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1]
-if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 or not found then return 0 end
-local fields = found[2]
+DEAD_LETTER = (
+    _PENDING
+    + """
+local fields = pending(KEYS[1], ARGV[1], ARGV[2])
+if not fields then return end
 for n = 3, #ARGV do fields[#fields + 1] = ARGV[n] end
 redis.call('XADD', KEYS[2], '*', unpack(fields))
-return redis.call('XDEL', KEYS[1], ARGV[2])
+done(KEYS[1], ARGV[1], ARGV[2])
 """
+)
 """KEYS: stream, stream of the dead letters. ARGV: group, id, fields and values to add."""
 
 TAKE_FROM_THE_DEAD = (
     _AGAIN
     + """
+if ARGV[4] ~= '0' and not redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[4]) then return {0, 0} end
 local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
 if consumers.err then return {0, 0} end
 local moved, more = 0, 0
@@ -81,8 +107,9 @@ end
 return {moved, more}
 """
 )
-"""KEYS: stream. ARGV: group, what begins the keys of sessions, how many at a time. Returns how many were
-given back, and 1 if there are more."""
+"""KEYS: stream, whose turn it is. ARGV: group, what begins the keys of sessions, how many at a time, and for
+how many ms one look is enough for all processes (0: look anyway). Returns how many were given back, and 1 if
+there are more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +141,10 @@ class Keys:
     def sessions(self) -> str:
         """What begins the keys of sessions; the session's id follows."""
         return f"{self.prefix}:session:"
+
+    def turn(self, stream: str) -> str:
+        """Tells that somebody has looked for messages of dead processes a moment ago."""
+        return f"{self.prefix}:turn:{stream}"
 
     def wake(self, session: str, number: int) -> str:
         """The stream by which a reader that waits is called."""
