@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo setup test lint check bench fuzz chaos compose-check clean
+.PHONY: help demo setup test scenarios lint check bench fuzz chaos compose-check clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,9 @@ setup: $(VENV)/test.stamp ## A virtualenv in .venv with all that development nee
 
 test: setup ## All tests, on real servers that are started for them
 	@$(BIN)/python -m pytest $(ARGS)
+
+scenarios: setup ## All scenarios over all combinations of providers, or COMBINATIONS="sqlite+local+local ..."
+	@LITEFLOW_TEST_SCENARIOS="$(or $(COMBINATIONS),all)" $(BIN)/python -m pytest tests/scenarios $(ARGS)
 
 lint: $(VENV)/test.stamp ## ruff and mypy --strict
 	@$(BIN)/ruff check .

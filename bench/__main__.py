@@ -27,6 +27,7 @@ from bench import (
     many,
     memory,
     parallel,
+    providers,
     scale,
     submit,
     takeover,
@@ -53,9 +54,10 @@ ALL: list[Workload] = [
         parallel,
         takeover,
         memory,
+        providers,
     )
 ]
-LONG = {"memory"}
+LONG = {"memory", "providers"}
 """Run only when they are asked for by name."""
 
 
@@ -66,7 +68,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     listed = ", ".join(workload.name for workload in ALL)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{listed}; default: all but memory")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{listed}; default: all but {' and '.join(sorted(LONG))}"
+    )
     parser.add_argument("--runs", type=int, help="how often each is run (5; with --quick 1)")
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that it works")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder of the results")

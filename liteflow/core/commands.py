@@ -16,7 +16,7 @@ class Command:
     """One command as it came. Nothing of it has been checked: anybody may have written it.
 
     `timestamp` is what the sender's AMQP property says, in whole seconds. `headers` are decoded AMQP
-    values. `redelivered`: somebody may have handled it before.
+    values. `redelivered`: somebody may have handled it before. `transport` is how it came.
     """
 
     routing_key: str
@@ -29,6 +29,7 @@ class Command:
     headers: Mapping[str, object] = field(default_factory=dict)
     timestamp: datetime | None = None
     redelivered: bool = False
+    transport: str = "amqp"
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,13 @@ class Provider(abc.ABC):
         """
         return []
 
+    def describe(self) -> str:
+        """The server that an open provider is connected to, and its version, in a few words for people.
+
+        Empty if there is nothing to tell. Without names or passwords of users.
+        """
+        return ""
+
 
 # ---------------------------------------------------------------------------------------- persistence
 

@@ -1,34 +1,53 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
+from combinations import ALWAYS, COMBINATIONS, Providers
 
 from liteflow.core import Workflow, WorkflowHost, configure_workflow_host
 
 Hosts = Callable[..., WorkflowHost]
 
+SHARE = 30
+"""Of so many scenarios one runs over each other combination, since all over all take a quarter of an hour.
+``LITEFLOW_TEST_SCENARIOS`` names combinations that run whole, and alone; ``all`` stands for all of them."""
 
-@pytest.fixture(params=["memory", "mongo+rabbitmq+redis"])
-def make_host(request: pytest.FixtureRequest, prefix: str) -> Iterator[Hosts]:
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not this time's. Which scenarios share a combination is always the same."""
+    named = os.environ.get("LITEFLOW_TEST_SCENARIOS", "").split()
+    if any("::" in argument for argument in config.invocation_params.args):
+        return  # somebody names a test and means it
+    kept, left = [], []
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        over = callspec.params.get("make_host") if callspec is not None else None
+        mine = Path(item.path).parent == Path(__file__).parent and over is not None
+        if not mine or named == ["all"]:
+            wanted = True
+        elif named:
+            wanted = over in named
+        else:
+            wanted = over in ALWAYS or crc32(item.nodeid.encode()) % SHARE == 0
+        (kept if wanted else left).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
+
+
+@pytest.fixture(params=COMBINATIONS)
+def make_host(request: pytest.FixtureRequest, prefix: str, tmp_path: Path) -> Iterator[Hosts]:
     """Makes started hosts on the same servers. On memory there can be one only."""
     hosts: list[WorkflowHost] = []
+    providers = Providers(request.param, request.getfixturevalue, tmp_path, prefix)
 
     def make(*workflows: type[Workflow] | Workflow, **options: Any) -> WorkflowHost:
-        if request.param == "memory":
-            host = configure_workflow_host(**options)
-        else:
-            from liteflow.providers.mongo import MongoPersistenceProvider
-            from liteflow.providers.rabbitmq import RabbitMQQueueProvider
-            from liteflow.providers.redis import RedisLockProvider
-
-            host = configure_workflow_host(
-                MongoPersistenceProvider(request.getfixturevalue("mongo_url"), prefix=prefix),
-                RabbitMQQueueProvider(request.getfixturevalue("amqp_url"), prefix=prefix),
-                RedisLockProvider(request.getfixturevalue("redis_url"), prefix=prefix),
-                **options,
-            )
+        host = configure_workflow_host(*providers.make(), **{**providers.options, **options})
         for workflow in workflows:
             host.register_workflow(workflow)
         hosts.append(host)

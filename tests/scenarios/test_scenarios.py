@@ -299,8 +299,10 @@ def test_a_changed_definition_parks_and_the_old_one_goes_on(make_host: Hosts) ->
     host = make_host(old())
     instance_id = host.start_workflow("scenario")
     wait_for("the wait is stored", lambda: waiting(host, instance_id))
+    host.stop()  # else whoever stored the wait may still look for the event, by the old definition
     host.registry.deregister("scenario", 1)
     host.registry.register_workflow(workflow(lambda b: b.wait_for("go", "k").id("another")))
+    host.start()
     host.publish_event("go", "k")
     wait_for("it is parked", lambda: host.get_workflow(instance_id).parked)
     parked = host.get_workflow(instance_id)

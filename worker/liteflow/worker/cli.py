@@ -8,7 +8,7 @@ import click
 
 from liteflow.core._version import __version__
 from liteflow.core.settings import Settings
-from liteflow.worker import control, doctor, drawing, looking, submitting
+from liteflow.worker import control, doctor, drawing, looking, providers, submitting
 from liteflow.worker.options import option, plain_errors, process_options, server_options
 from liteflow.worker.process import healthy
 from liteflow.worker.scheduler import run_scheduler
@@ -36,6 +36,7 @@ for command in (
     control.purge,
     control.retire,
     drawing.graph,
+    providers.providers,
 ):
     main.add_command(command)
 
@@ -61,7 +62,7 @@ def worker(
     poll_interval: float,
     shutdown_timeout: float,
 ) -> None:
-    """Run the workflows of MODULE, and serve the commands that come over AMQP.
+    """Run the workflows of MODULE, and serve the commands that come over the queue.
 
     MODULE stands for all Workflow classes that it defines; NAME in it may be a workflow, a list of
     them, or a function that takes the host. SIGTERM drains: running steps end, the rest goes back.

@@ -111,7 +111,7 @@ class Gateway:
             _CONTROL[command.routing_key],
             _text(body, "reason", required=False) or "",
             request_id=command.message_id,
-            by="amqp",
+            by=command.transport,
         )
         return Answer({"id": instance_id} if accepted else {"id": instance_id, "accepted": False})
 

@@ -1,23 +1,20 @@
-"""From URLs to providers. The scheme names the backend, through entry points that anyone can add to."""
+"""From URLs to a host on the providers that they name."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any
 
 from liteflow.core.errors import SettingsError
 from liteflow.core.host import WorkflowHost
 from liteflow.core.providers import LockProvider, PersistenceProvider, QueueProvider
 from liteflow.core.settings import Settings
+from liteflow.worker.discovery import make, scheme_of
 
 DEFAULT_STORE = "mongodb://localhost:27017/liteflow"
 DEFAULT_QUEUE = "amqp://guest:guest@localhost:5672/"
 DEFAULT_LOCK = "redis://localhost:6379/0"
 DEFAULT_PREFIX = "liteflow"
-
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 
 
 @dataclass(frozen=True)
@@ -50,30 +47,11 @@ class Servers:
 
 
 def _provider(kind: str, option: str, url: str, prefix: str, **more: str) -> Any:
-    scheme, separator, _ = url.partition("://")
-    if not separator or not _SCHEME.fullmatch(scheme := scheme.lower()):
-        # What stands there is not repeated: it may be a password in the wrong place.
-        raise SettingsError(f"{option}: that is no URL; it begins with a scheme and ://")
-    group = f"liteflow.{kind}"
-    found = {entry.name: entry for entry in entry_points(group=group)}
-    if scheme not in found:
-        known = ", ".join(f"{name}://" for name in sorted(found)) or "none installed"
-        # What is no scheme may be a connection string, with a password in it: it is not repeated.
-        what = f"{scheme}://" if re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) else "a URL without a scheme"
-        raise SettingsError(f"{option}: no {kind} provider for {what} (known: {known})")
-    entry = found[scheme]
     try:
-        factory = entry.load()
-    except ImportError as exc:
-        extra = entry.module.rpartition(".")[2]
-        raise SettingsError(
-            f"{option}: the driver for {scheme}:// is not installed; pip install 'liteflow.core[{extra}]'"
-        ) from exc
-    try:
-        return factory(url, prefix=prefix, **more)
+        return make(kind, url, prefix, **more)
     except TypeError as exc:
         if not more:
             raise
-        raise SettingsError(f"{scheme}:// takes no --{' --'.join(more)}") from exc
-    except ValueError as exc:
-        raise SettingsError(f"{option}: the URL is not valid") from exc
+        raise SettingsError(f"{scheme_of(url)}:// takes no --{' --'.join(more)}") from exc
+    except SettingsError as exc:
+        raise SettingsError(f"{option}: {exc}") from exc

@@ -21,6 +21,9 @@ Client = MongoClient[dict[str, Any]]
 
 DEFAULT_DATABASE = "liteflow"
 
+OLDEST = (4, 4)
+"""Deletions that name their index came with this version."""
+
 CODEC_OPTIONS: CodecOptions[Any] = CodecOptions(
     tz_aware=True,
     tzinfo=timezone.utc,
@@ -66,6 +69,16 @@ def connect(url: str, options: dict[str, Any]) -> Client:
             "the MongoDB URL asks for w=0, but a workflow is stored only once it is confirmed"
         )
     return client
+
+
+def check_version(client: Client) -> None:
+    """`ProviderError` if the server is too old. Raises what the driver raises."""
+    told = client.server_info()
+    if tuple(told["versionArray"][:2]) < OLDEST:
+        raise ProviderError(
+            f"MongoDB {told['version']} is too old: LiteFlow needs {OLDEST[0]}.{OLDEST[1]} or later;"
+            " upgrade the server or name another one"
+        )
 
 
 def database_of(client: Client, name: str | None) -> Database[dict[str, Any]]:

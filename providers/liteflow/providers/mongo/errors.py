@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from pymongo.errors import (
     ExecutionTimeout,
     OperationFailure,
     PyMongoError,
+    ServerSelectionTimeoutError,
     WTimeoutError,
 )
 
@@ -48,6 +50,13 @@ REFUSED_CODES = frozenset(
     ]
 )
 """Codes of errors that lie in what is to be stored. Any other may be the server's, and is no step's fault."""
+
+
+ADVICE = {
+    18: "the login was refused: check user name, password and authSource in the URL",
+    13: "grant it the role readWrite on the database that the URL names, or those of SECURITY.md",
+}
+"""What to do about errors that say who may do what."""
 
 
 def is_transient(exc: PyMongoError) -> bool:
@@ -86,7 +95,15 @@ def _summary(exc: PyMongoError) -> str:
     if isinstance(exc, OperationFailure) and exc.code == UNAUTHORIZED:
         # The server quotes the command that it refuses, which holds the users' data.
         refused = str((exc.details or {}).get("errmsg", "")).partition(" {")
-        return f"the user may not do this: {refused[0]} {refused[2].split(':')[0].strip()}"[:500]
+        what = f"{refused[0]} {refused[2].split(':')[0].strip()}"[:300].strip()
+        return f"the user may not do this: {what} ({ADVICE[UNAUTHORIZED]})"
+    if isinstance(exc, OperationFailure) and exc.code in ADVICE:
+        said = (exc.details or {}).get("errmsg", exc)
+        return f"{str(said).rstrip('.')[:300]} ({ADVICE[exc.code]})"
+    if isinstance(exc, ServerSelectionTimeoutError):
+        # The rest is a description of all that the driver knows, over several lines.
+        said = re.sub(r" \(configured timeouts: [^)]*\)|, Timeout: .*", "", str(exc), flags=re.S)
+        return f"no server can be used: {said[:300]} (check host and port in the URL, and that it runs)"
     return f"{type(exc).__name__}: {exc}"[:500]
 
 

@@ -39,7 +39,7 @@ from liteflow.providers.mongo import documents
 from liteflow.providers.mongo.activities import ActivityPool
 from liteflow.providers.mongo.checking import check
 from liteflow.providers.mongo.committing import Committer
-from liteflow.providers.mongo.connection import CODEC_OPTIONS, Client, connect, database_of
+from liteflow.providers.mongo.connection import CODEC_OPTIONS, Client, check_version, connect, database_of
 from liteflow.providers.mongo.definitions import DefinitionLog
 from liteflow.providers.mongo.error_log import ErrorLog
 from liteflow.providers.mongo.errors import mapped
@@ -129,6 +129,7 @@ class MongoPersistenceProvider(PersistenceProvider):
         client = connect(self._url, self._options)
         try:
             with mapped():
+                check_version(client)
                 database = database_of(client, self._database)
                 collections = Collections.of(database, self._prefix)
                 collections.create_indexes()
@@ -167,6 +168,14 @@ class MongoPersistenceProvider(PersistenceProvider):
     def check(self) -> list[Finding]:
         """See `Provider.check`."""
         return check(self._url, self._options, self._database, self._prefix)
+
+    @mapped()
+    def describe(self) -> str:
+        """Its version, and whether it is a replica set."""
+        client = self._store.client
+        told = client.admin.command("hello")
+        where = f"replica set {told['setName']}" if "setName" in told else "standalone"
+        return f"MongoDB {client.server_info()['version']}, {where}"
 
     def now(self) -> datetime:
         """The server's clock, by an offset that is measured once a minute."""

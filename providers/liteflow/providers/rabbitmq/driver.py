@@ -20,6 +20,13 @@ ACCESS_REFUSED = 403
 NOT_ALLOWED = 530
 
 
+_REFUSALS = {
+    ACCESS_REFUSED: "check user name and password in the URL; guest may come from its own machine only",
+    NOT_ALLOWED: "the path of the URL names the virtual host: it must exist, and the user have access to it",
+}
+"""What to do about the codes with which a server refuses a connection."""
+
+
 class UnreadableProperties(BasicProperties):
     """Stands for properties that pika can't decode; `reason` says why."""
 
@@ -86,9 +93,15 @@ async def connect(node: URLParameters) -> Driver:
         return result
     error = _root(result)
     # The codes are in a text only: pika wraps what the server said into "probable" errors.
-    if any(f"ConnectionClosedByBroker: ({code})" in repr(error) for code in (ACCESS_REFUSED, NOT_ALLOWED)):
-        raise ProviderError(f"RabbitMQ at {address(node)} refuses the connection: {describe(error)}")
-    raise QueueUnavailableError(f"RabbitMQ at {address(node)} can't be reached: {describe(error)}")
+    for code, advice in _REFUSALS.items():
+        if f"ConnectionClosedByBroker: ({code})" in repr(error):
+            raise ProviderError(
+                f"RabbitMQ at {address(node)} refuses the connection: {describe(error)} ({advice})"
+            )
+    raise QueueUnavailableError(
+        f"RabbitMQ at {address(node)} can't be reached: {describe(error)}"
+        " (check host and port in the URL, and that the server runs)"
+    )
 
 
 def _root(error: Any) -> Any:

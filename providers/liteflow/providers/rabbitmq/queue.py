@@ -22,6 +22,7 @@ from liteflow.providers.rabbitmq.checking import check
 from liteflow.providers.rabbitmq.commands import CommandConsumer
 from liteflow.providers.rabbitmq.connection import Connection
 from liteflow.providers.rabbitmq.consuming import RabbitConsumer, RabbitDelivery
+from liteflow.providers.rabbitmq.driver import Driver
 from liteflow.providers.rabbitmq.listeners import Listeners, Unheard
 from liteflow.providers.rabbitmq.management import Management
 from liteflow.providers.rabbitmq.publishing import PERSISTENT, Letter, Publisher
@@ -80,6 +81,15 @@ class RabbitMQQueueProvider(QueueProvider, CommandServer, LifecyclePublisher):
         for server in self._command_servers:
             server.abandon()
         self._command_servers.clear()
+
+    def describe(self) -> str:
+        """Its version, as it told when the connection was made."""
+
+        async def version(driver: Driver) -> str:
+            told = (driver.server_properties or {}).get("version", "")
+            return told.decode() if isinstance(told, bytes) else str(told)
+
+        return f"RabbitMQ {self._connection.run(version, self._timeout)}"
 
     def send(self, messages: Sequence[Message]) -> None:
         """Publish to the queues, persistent; returns when all are confirmed.

@@ -90,7 +90,7 @@ class Topology:
                 await channel.call(channel.raw.queue_bind, self.commands_queue, self.commands, "#")
                 await channel.call(channel.raw.queue_bind, self.dead, self.dead, "")
         except ChannelClosedByBroker as exc:
-            raise ProviderError(f"RabbitMQ refuses a declaration: {exc.reply_text}") from exc
+            raise ProviderError(_refusal(exc)) from exc
 
     async def declare_queue(self, driver: Driver, name: str) -> None:
         """Make sure that a durable queue exists: a quorum queue where the server has them."""
@@ -160,5 +160,12 @@ async def declare_exclusive(channel: Channel, name: str) -> None:
 def _known(error: ChannelClosedByBroker | ConnectionClosedByBroker) -> AMQPError | ProviderError:
     """What is not cured by trying again is an error of ours."""
     if error.reply_code == ACCESS_REFUSED:
-        return ProviderError(f"RabbitMQ refuses a declaration: {error.reply_text}")
+        return ProviderError(_refusal(error))
     return error
+
+
+def _refusal(error: ChannelClosedByBroker | ConnectionClosedByBroker) -> str:
+    advice = ""
+    if error.reply_code == ACCESS_REFUSED:
+        advice = " (grant the user configure, write and read on all names that begin with the prefix)"
+    return f"RabbitMQ refuses a declaration: {error.reply_text}{advice}"

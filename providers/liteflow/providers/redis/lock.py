@@ -61,7 +61,7 @@ class RedisLockProvider(LockProvider):
         self._timeout = timeout
         self._options = options
         self._prefix = prefix
-        self._masters: list[Master] = [Master(one, timeout, **options) for one in urls]
+        self._masters: list[Master] = [Master(one, timeout, prefix, **options) for one in urls]
         self._majority = len(urls) // 2 + 1
         self._pool: ThreadPoolExecutor | None = None
 
@@ -80,6 +80,12 @@ class RedisLockProvider(LockProvider):
                 continue
         if len(self._masters) > 1 and self._pool is None:
             self._pool = ThreadPoolExecutor(len(self._masters) * 4, thread_name_prefix="liteflow-redis")
+
+    def describe(self) -> str:
+        """The versions of the masters that answer."""
+        versions = [master.version() for master in self._masters]
+        known = ", ".join(dict.fromkeys(filter(None, versions)))
+        return f"Redis {known}".rstrip() + (f", {len(versions)} masters" if len(versions) > 1 else "")
 
     def close(self) -> None:
         pool, self._pool = self._pool, None
@@ -128,8 +134,10 @@ class RedisLockProvider(LockProvider):
         if len(decided) < len(names):
             self.release([one for one in decided if isinstance(one, Lease)])
             answering = sum(answer[0] is not None for answer in answers) if names else 0
+            away = [m.trouble for m, answer in zip(self._masters, answers, strict=True) if answer[0] is None]
             raise LockUnavailableError(
                 f"{answering} of {len(self._masters)} lock servers answer; {self._majority} are needed"
+                f" ({'; '.join(away)})"
             )
         return decided
 

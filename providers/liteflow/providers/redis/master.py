@@ -10,8 +10,9 @@ from typing import Any
 
 import redis
 from liteflow.core.errors import LockUnavailableError, ProviderError, SettingsError
+from liteflow.providers.redis.errors import explained, is_passing
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError, RedisError
 from redis.retry import Retry
 
 log = logging.getLogger("liteflow.redis")
@@ -23,7 +24,7 @@ RETRY_AFTER = 0.5
 class Master:
     """Calls to one master, and its `client`. Safe for use by several threads."""
 
-    def __init__(self, url: str, timeout: float, **options: Any) -> None:
+    def __init__(self, url: str, timeout: float, prefix: str = "liteflow", **options: Any) -> None:
         try:
             # One retry: a connection that the server closed while it was idle is not an outage. The
             # scripts may be repeated without harm.
@@ -39,6 +40,8 @@ class Master:
             raise SettingsError("the lock server's URL is not valid; it is like redis://host:6379/0") from exc
         arguments = self.client.connection_pool.connection_kwargs
         self.name = f"{arguments.get('host', arguments.get('path', '?'))}:{arguments.get('port', '')}"
+        self._prefix = prefix
+        self.trouble = ""  # why it did not answer, the last time that it did not
         self._guard = threading.Lock()
         self._away_until = 0.0
 
@@ -46,12 +49,16 @@ class Master:
         """Raises `ProviderError` if it refuses us, `LockUnavailableError` if it does not answer."""
         try:
             self.client.ping()
-        except AuthenticationError as exc:
-            raise ProviderError(f"redis {self.name} refuses the user name or password") from exc
-        except NoPermissionError as exc:
-            raise ProviderError(f"redis {self.name} refuses us: {exc}") from exc
         except RedisError as exc:
-            raise LockUnavailableError(f"redis {self.name} does not answer: {type(exc).__name__}") from exc
+            kind = LockUnavailableError if is_passing(exc) else ProviderError
+            raise kind(explained(self.name, exc, self._prefix)) from exc
+
+    def version(self) -> str:
+        """What it says of itself; nothing if it does not answer, or the user may not ask."""
+        try:
+            return str(self.client.info("server").get("redis_version", ""))
+        except RedisError:
+            return ""
 
     def check(self, script: str, key: str, *arguments: Any) -> None:
         """Run a script to see whether we may: `ProviderError` if not. Silent if nobody answers."""
@@ -83,10 +90,11 @@ class Master:
             self._back()
         return [answer if isinstance(answer, int) else None for answer in answers]
 
-    def _away(self, exc: Exception) -> None:
+    def _away(self, exc: RedisError) -> None:
         with self._guard:
+            self.trouble = explained(self.name, exc, self._prefix)
             if not self._away_until:
-                log.warning("redis %s does not answer: %s", self.name, type(exc).__name__)
+                log.warning("%s", self.trouble)
             self._away_until = time.monotonic() + RETRY_AFTER
 
     def _back(self) -> None:

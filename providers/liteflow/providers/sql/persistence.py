@@ -55,7 +55,7 @@ from liteflow.providers.sql.records import Encoder
 from liteflow.providers.sql.requests import Inbox
 from liteflow.providers.sql.scheduling import Scheduling
 from liteflow.providers.sql.schema import Tables, tables
-from liteflow.providers.sql.servers import prepare, server_time
+from liteflow.providers.sql.servers import prepare, server_time, version_of
 from liteflow.providers.sql.surveying import survey
 
 CLOCK_RESOLUTION = 1
@@ -166,6 +166,11 @@ class SqlPersistenceProvider(PersistenceProvider):
         if store is not None:
             store.clock.join()
             store.database.engine.dispose()
+
+    @mapped()
+    def describe(self) -> str:
+        """The database and its version."""
+        return " ".join(self._store.database.read(version_of))
 
     def now(self) -> datetime:
         """The server's clock, by an offset that is measured once a minute; of SQLite this machine's."""

@@ -31,10 +31,7 @@ def prepare(database: Database) -> int:
 
 def _checked(connection: Connection) -> int:
     dialect = connection.dialect
-    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL"}[dialect.name]
-    if getattr(dialect, "is_mariadb", False):
-        name = "MariaDB"
-    found = tuple(part for part in dialect.server_version_info or () if isinstance(part, int))
+    name, found = _version(connection)
     if found < OLDEST[name]:
         raise ProviderError(
             f"{name} {_dotted(found)} is too old: LiteFlow needs {_dotted(OLDEST[name])} or later;"
@@ -45,6 +42,20 @@ def _checked(connection: Connection) -> int:
         # Quotes and backslashes take two bytes on their way.
         return min(MOST_BYTES, int(packet) // 2 - 64 * 1024)
     return MOST_BYTES
+
+
+def version_of(connection: Connection) -> tuple[str, str]:
+    """What the database calls itself, and its version."""
+    name, found = _version(connection)
+    return name, _dotted(found)
+
+
+def _version(connection: Connection) -> tuple[str, tuple[int, ...]]:
+    dialect = connection.dialect
+    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL"}[dialect.name]
+    if getattr(dialect, "is_mariadb", False):
+        name = "MariaDB"
+    return name, tuple(part for part in dialect.server_version_info or () if isinstance(part, int))
 
 
 def _dotted(version: tuple[int, ...]) -> str:
