@@ -1,34 +1,81 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from zlib import crc32
 
 import pytest
+from sql_stores import drop
 
 from liteflow.core import Workflow, WorkflowHost, configure_workflow_host
+from liteflow.core.providers import LockProvider, PersistenceProvider, QueueProvider
 
 Hosts = Callable[..., WorkflowHost]
+Trio = tuple[PersistenceProvider | None, QueueProvider | None, LockProvider | None]
+
+SERVERS = ["memory", "mongo+rabbitmq+redis", "sqlite", "postgres", "mariadb"]
+"""Where scenarios run: the last three are store, queue and lock at once."""
+
+SHARE = {"sqlite": 10, "postgres": 10, "mariadb": 30}
+"""Of so many scenarios one runs there, since all of them take minutes. ``LITEFLOW_TEST_SCENARIOS="sqlite
+postgres mariadb"`` runs every one over those that it names, and none over the others."""
 
 
-@pytest.fixture(params=["memory", "mongo+rabbitmq+redis"])
-def make_host(request: pytest.FixtureRequest, prefix: str) -> Iterator[Hosts]:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not this time's: which scenarios run over SQL is always the same by their name."""
+    named = os.environ.get("LITEFLOW_TEST_SCENARIOS", "").split()
+    kept, left = [], []
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        over = callspec.params.get("make_host") if callspec is not None else None
+        mine = Path(item.path).parent == Path(__file__).parent and over is not None
+        if not mine:
+            wanted = True
+        elif named:
+            wanted = over in named
+        else:
+            name = item.nodeid.replace(str(over), "")
+            wanted = crc32(name.encode()) % SHARE.get(str(over), 1) == 0
+        (kept if wanted else left).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
+
+
+@pytest.fixture(params=SERVERS)
+def make_host(request: pytest.FixtureRequest, prefix: str, tmp_path: Path) -> Iterator[Hosts]:
     """Makes started hosts on the same servers. On memory there can be one only."""
     hosts: list[WorkflowHost] = []
+    url = ""
+    if request.param in ("postgres", "mariadb"):
+        url = request.getfixturevalue(f"{request.param}_url")
+    elif request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/store.db"
 
-    def make(*workflows: type[Workflow] | Workflow, **options: Any) -> WorkflowHost:
+    def providers() -> Trio:
         if request.param == "memory":
-            host = configure_workflow_host(**options)
-        else:
-            from liteflow.providers.mongo import MongoPersistenceProvider
-            from liteflow.providers.rabbitmq import RabbitMQQueueProvider
-            from liteflow.providers.redis import RedisLockProvider
+            return None, None, None
+        if url:
+            from liteflow.providers.sql import SqlLockProvider, SqlPersistenceProvider, SqlQueueProvider
 
-            host = configure_workflow_host(
-                MongoPersistenceProvider(request.getfixturevalue("mongo_url"), prefix=prefix),
-                RabbitMQQueueProvider(request.getfixturevalue("amqp_url"), prefix=prefix),
-                RedisLockProvider(request.getfixturevalue("redis_url"), prefix=prefix),
-                **options,
+            return (
+                SqlPersistenceProvider(url, prefix=prefix),
+                SqlQueueProvider(url, prefix=prefix),
+                SqlLockProvider(url, prefix=prefix),
             )
+        from liteflow.providers.mongo import MongoPersistenceProvider
+        from liteflow.providers.rabbitmq import RabbitMQQueueProvider
+        from liteflow.providers.redis import RedisLockProvider
+
+        return (
+            MongoPersistenceProvider(request.getfixturevalue("mongo_url"), prefix=prefix),
+            RabbitMQQueueProvider(request.getfixturevalue("amqp_url"), prefix=prefix),
+            RedisLockProvider(request.getfixturevalue("redis_url"), prefix=prefix),
+        )
+
+    def make(*workflows: type[Workflow] | Workflow, **options: object) -> WorkflowHost:
+        host = configure_workflow_host(*providers(), **options)
         for workflow in workflows:
             host.register_workflow(workflow)
         hosts.append(host)
@@ -38,3 +85,5 @@ def make_host(request: pytest.FixtureRequest, prefix: str) -> Iterator[Hosts]:
     yield make
     for host in hosts:
         host.stop(timeout=5)
+    if url and request.param != "sqlite":
+        drop(url, prefix)
