@@ -32,7 +32,7 @@ def option(name: str, default: Any, text: str, *, shown: str | None = None, **mo
     return click.option(name, envvar=variable, default=default, help=help_text, **more)
 
 
-def server_options(command: F) -> F:
+def server_options(command: F, *, store: str = DEFAULT_STORE) -> F:
     """Options that name the servers; the command gets them as its argument `servers`."""
     for add in (
         option("--prefix", DEFAULT_PREFIX, "Prefix of exchanges, queues, collections and lock keys."),
@@ -48,7 +48,7 @@ def server_options(command: F) -> F:
             "URL of the queue server.",
             shown=f"the store if it is a SQL database, else {DEFAULT_QUEUE}",
         ),
-        option("--store", DEFAULT_STORE, "URL of the store; the path names the database."),
+        option("--store", store, "URL of the store; the path names the database."),
     ):
         command = add(command)
 

@@ -12,6 +12,7 @@ from liteflow.core.providers import LockProvider, PersistenceProvider, QueueProv
 from liteflow.core.settings import Settings
 
 DEFAULT_STORE = "mongodb://localhost:27017/liteflow"
+DEV_STORE = "sqlite:///liteflow.db"
 DEFAULT_QUEUE = "amqp://guest:guest@localhost:5672/"
 DEFAULT_LOCK = "redis://localhost:6379/0"
 DEFAULT_PREFIX = "liteflow"
