@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -206,7 +205,7 @@ def refused(*arguments: str, **environment: str) -> str:
     return line
 
 
-def worker(url: str, **options: Any) -> str:
+def worker(url: str) -> str:
     return refused("worker", "logged_workflows", "--store", url)
 
 
