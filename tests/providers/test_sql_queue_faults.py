@@ -8,18 +8,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
 from servers import LocalServer, MariaServer, PostgresServer, wait_for
 from sql_stores import drop
-from sqlalchemy import event
+from sqlalchemy import event, inspect
 
 from liteflow.core.errors import LockUnavailableError, ProviderError, QueueUnavailableError
 from liteflow.core.providers import Lease, Message
 from liteflow.core.testing.queue import Inbox
-from liteflow.providers.sql import SqlLockProvider, SqlQueueProvider, serving
+from liteflow.providers.sql import SqlLockProvider, SqlQueueProvider, migrating, schema, serving
+from liteflow.providers.sql.connection import create
+from liteflow.providers.sql.database import Database
 
 
 @pytest.fixture(params=["sqlite", "postgres", "mariadb"])
@@ -233,8 +237,6 @@ def test_connections_are_bounded(postgres_url: str, prefix: str) -> None:
     lock.open()
     inbox = Inbox(ack=True)
     queue.consume(["one"], 50, inbox)
-    from concurrent.futures import ThreadPoolExecutor
-
     most = 0
     with ThreadPoolExecutor(40) as pool, psycopg.connect(postgres_url, autocommit=True) as admin:
         calls = [pool.submit(send, queue, 1) for _ in range(300)]
@@ -290,6 +292,47 @@ def test_a_broadcast_that_is_too_long_for_postgresql_is_dropped(postgres_url: st
     assert inbox.bodies() == ["short"]
     provider.close()
     drop(postgres_url, prefix)
+
+
+def test_who_may_use_the_tables_needs_no_other_right(postgres_url: str, prefix: str) -> None:
+    user = f"u{prefix}"
+    owner = SqlQueueProvider(postgres_url, prefix=prefix)
+    owner.open()
+    url = postgres_url.replace("liteflow:liteflow", f"{user}:x", 1)
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        admin.execute(f"CREATE USER {user} PASSWORD 'x'")
+        for name in [*schema.tables(prefix).metadata.tables, migrating.version_table(prefix)]:
+            admin.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {user}")
+        queue, lock = SqlQueueProvider(url, prefix=prefix), SqlLockProvider(url, prefix=prefix)
+        queue.open()
+        lock.open()
+        inbox = Inbox(ack=True)
+        queue.consume(["one"], 1, inbox)
+        send(queue, 1)
+        owner.send([Message("one", "x")])
+        inbox.wait(2)
+        assert lock.release([one for one in lock.acquire(["a"], 5) if isinstance(one, Lease)]) == [True]
+        queue.close()
+        lock.close()
+        admin.execute(f"DROP OWNED BY {user}")
+        admin.execute(f"DROP USER {user}")
+    owner.close()
+    drop(postgres_url, prefix)
+
+
+def test_tables_of_an_older_release_get_those_of_the_queue(url: str, prefix: str) -> None:
+    engine = create(url, {})
+    Database(engine).write(lambda on: command.upgrade(migrating.config(prefix, on), "0001"))
+    assert f"{prefix}_instances" in inspect(engine).get_table_names()
+    assert f"{prefix}_messages" not in inspect(engine).get_table_names()
+    engine.dispose()
+    provider = SqlQueueProvider(url, prefix=prefix)
+    provider.open()
+    send(provider, 1)
+    assert provider.depth("one") == 1
+    provider.close()
+    if not url.startswith("sqlite"):
+        drop(url, prefix)
 
 
 @pytest.mark.parametrize("kind", [SqlQueueProvider, SqlLockProvider])
