@@ -233,5 +233,6 @@ class Holdings:
                     held.clear()
             self._consumers.clear()
             self._maybe.clear()
+            self._thread = None
             self._settled = Settled()
             self._failed.clear()

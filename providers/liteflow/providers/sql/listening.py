@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -35,7 +36,7 @@ class Listening(Signals):
         connection: Any = pooled.dbapi_connection
         pooled.detach()  # it is kept, so the pool must not hand it out
         self._connection, self._heard = connection, []
-        with _as_sqlalchemy(self._db):
+        with _driver_errors(self._db):
             connection.autocommit = True
             connection.add_notify_handler(lambda notify: self._heard.append(notify.payload))
             quoted = self._db.engine.dialect.identifier_preparer.quote(self._channel)
@@ -45,7 +46,7 @@ class Listening(Signals):
         self.started = True
 
     def hold(self, session: int) -> None:
-        with _as_sqlalchemy(self._db):
+        with _driver_errors(self._db):
             self._connection.execute("SELECT pg_advisory_lock(%s)", (session,))
 
     def sent(self, connection: Connection, queues: Iterable[str]) -> None:
@@ -66,7 +67,7 @@ class Listening(Signals):
 
     def wait(self, bell: Bell, seconds: float, queues: Sequence[str]) -> News:
         bell.wait(seconds)
-        with _as_sqlalchemy(self._db):
+        with _driver_errors(self._db):
             raw = self._connection.pgconn
             raw.consume_input()
             while notify := raw.notifies():
@@ -88,15 +89,11 @@ class Listening(Signals):
             connection.close()
 
 
-class _as_sqlalchemy:
+@contextmanager
+def _driver_errors(database: Database) -> Iterator[None]:
     """Makes a driver's own error one of SQLAlchemy's, so that there is one way to judge them."""
-
-    def __init__(self, database: Database) -> None:
-        self._error: type[BaseException] = database.engine.dialect.loaded_dbapi.Error
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        if isinstance(exc, self._error):
-            raise OperationalError(None, None, exc, connection_invalidated=True) from exc
+    error: type[BaseException] = database.engine.dialect.loaded_dbapi.Error
+    try:
+        yield
+    except error as exc:
+        raise OperationalError(None, None, exc, connection_invalidated=True) from exc
