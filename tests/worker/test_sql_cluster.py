@@ -106,6 +106,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return found
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("url", ["postgres", "mariadb", "sqlite"], indirect=True)
 def test_a_store_alone_is_a_cluster_that_survives_a_kill(cluster: Cluster) -> None:
     workers = [cluster.run("worker", "logged_workflows") for _ in range(2)]
