@@ -12,7 +12,7 @@ help: ## This list
 $(VENV)/core.stamp: setup.cfg pyproject.toml
 	@PYTHON=$(PYTHON) deploy/make-venv.sh $(VENV)
 	@echo "installing liteflow"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[sql]'
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/core.stamp
@@ -20,7 +20,7 @@ $(VENV)/test.stamp: $(VENV)/core.stamp
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
 	@touch $@
 
-demo: $(VENV)/core.stamp ## 1,000 orders from a file through a workflow, in this process
+demo: $(VENV)/core.stamp ## 1,000 orders from a file through a workflow, in this process, over SQLite
 	@$(BIN)/python -m samples.orders
 
 setup: $(VENV)/test.stamp ## A virtualenv in .venv with all that development needs

@@ -1,6 +1,6 @@
 """Order fulfilment: 1,000 orders from a CSV file, each a durable workflow.
 
-    python -m samples.orders            run it here, in one process
+    python -m samples.orders            run it here, in one process, over a SQLite file
     liteflow worker samples.orders      run the same workflow on a cluster
 
 Each order reserves its stock, charges the card (which now and then fails and is tried again), packs its
@@ -13,9 +13,10 @@ from __future__ import annotations
 import csv
 import logging
 import sys
-import threading
+import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -130,30 +131,51 @@ def main() -> int:
     logging.getLogger("liteflow").setLevel(logging.ERROR)  # declined cards are part of the show
     orders = read_orders()
     lines = sum(len(order.lines) for order in orders)
-    print(f"{len(orders)} orders with {lines} lines from {ORDERS.name}; everything runs in this process.\n")
-    with configure_workflow_host() as host:
+    print(f"{len(orders)} orders with {lines} lines from {ORDERS.name}.")
+    print("Everything runs in this process; each step's end is on the disk before the next one begins.\n")
+    with tempfile.TemporaryDirectory(prefix="liteflow-demo-") as folder:
+        # Here, since a worker that runs this module needs it for its own store only if that is SQL.
+        from liteflow.providers.sql import SqlPersistenceProvider
+
+        return run(SqlPersistenceProvider(f"sqlite:///{folder}/orders.db"), orders)
+
+
+def run(store: PersistenceProvider, orders: list[OrderData]) -> int:
+    """Take the orders through the workflow, and tell how that goes."""
+    with configure_workflow_host(store) as host:
         host.register_workflow(Order)
+        stages: dict[str, str] = {}  # by instance
+
+        def heard(event: LifecycleEvent) -> None:
+            stage = _AFTER.get(event.step_id or event.kind)
+            if stage is not None:
+                stages[event.workflow_id] = stage
+
+        host.on_lifecycle_event(heard)
         began = time.monotonic()
-        ids = [host.start_workflow("order", data=order, reference=order.order_id) for order in orders]
 
-        def ship() -> None:
-            for order in orders:
-                host.publish_event("shipped", order.order_id, {"tracking": f"T-{order.order_id}"})
+        def place(order: OrderData) -> str:
+            return host.start_workflow("order", data=order, reference=order.order_id)
 
-        warehouse = threading.Thread(target=ship, name="warehouse")
-        warehouse.start()
-        while True:
-            instances = [host.get_workflow(instance_id) for instance_id in ids]
-            _progress(instances, time.monotonic() - began)
-            running = [i.id for i in instances if i.status is WorkflowStatus.RUNNABLE]
-            if not running:
-                break
-            try:
-                host.wait_for_workflow(running[-1], timeout=0.3)
-            except TimeoutError:
-                continue
+        def ship(order: OrderData) -> None:
+            host.publish_event("shipped", order.order_id, {"tracking": f"T-{order.order_id}"})
+
+        with ThreadPoolExecutor(16) as customers:  # many at a time: their orders are stored together
+            ids = list(customers.map(place, orders))
+        warehouse = ThreadPoolExecutor(4)
+        shipped = warehouse.map(ship, orders)
+        for instance_id in ids:
+            while True:
+                try:
+                    host.wait_for_workflow(instance_id, timeout=0.3)
+                    break
+                except TimeoutError:
+                    _progress(Counter(stages.values()), len(ids), time.monotonic() - began)
         took = time.monotonic() - began
-        warehouse.join()
+        list(shipped)
+        warehouse.shutdown()
+        instances = [host.get_workflow(instance_id) for instance_id in ids]
+        _progress(Counter({_COMPLETE: len(ids)}), len(ids), took)
         retried = sum(1 for i in ids if host.get_errors(i))
     status = Counter(instance.status.name for instance in instances)
     steps = sum(len(instance.execution_pointers) for instance in instances)
@@ -171,30 +193,25 @@ def main() -> int:
     return 0 if status == {"COMPLETE": len(ids)} else 1
 
 
-def _progress(instances: list[WorkflowInstance], seconds: float) -> None:
-    """One line: how many orders are at which step."""
-    at: Counter[str] = Counter()
-    for instance in instances:
-        active = [pointer.step_id for pointer in instance.execution_pointers if pointer.active]
-        at[_STAGES.get(active[-1], "") if active else "complete"] += 1
-    shown = "  ".join(f"{stage} {at[stage]:>4}" for stage in ["paying", "packing", "reminding", "shipping"])
-    done = at["complete"]
-    line = f"  [{'#' * (20 * done // len(instances)):<20}] {shown}  complete {done:>4}  {seconds:4.1f} s"
+def _progress(at: Counter[str], orders: int, seconds: float) -> None:
+    """One line: how many orders are at which stage."""
+    shown = "  ".join(f"{stage} {at[stage]:>4}" for stage in ["packing", "reminding", "shipping"])
+    done = at[_COMPLETE]
+    paying = orders - sum(at.values())
+    bar = "#" * (20 * done // orders)
+    line = f"  [{bar:<20}] paying {paying:>4}  {shown}  complete {done:>4}  {seconds:4.1f} s"
     tty = sys.stdout.isatty()
     print(f"\r{line}" if tty else line, end="" if tty else "\n", flush=True)
 
 
-_STAGES = {
-    "ReserveStock": "paying",
-    "ChargeCard": "paying",
-    "for_each:PackLine": "packing",
-    "PackLine": "packing",
-    "while:delay": "reminding",
-    "delay": "reminding",
-    "RemindWarehouse": "reminding",
-    "wait_for:shipped": "shipping",
-    "CloseOrder": "shipping",
+_COMPLETE = "complete"
+_AFTER = {
+    "ChargeCard": "packing",
+    "for_each:PackLine": "reminding",
+    "while:delay": "shipping",
+    "completed": _COMPLETE,
 }
+"""By what has ended: where the order is then."""
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from sql_stores import drop
+
 from liteflow.core import LocalLockProvider, MemoryPersistenceProvider, SingleNodeQueueProvider
 from liteflow.worker.discovery import make
 
@@ -25,9 +27,12 @@ STORES = {
     "mariadb": "mariadb_url",
     "mongo": "mongo_url",
 }
-QUEUES = {"local": "", "rabbitmq": "amqp_url", "redis": "redis_url"}
-LOCKS = {"local": "", "redis": "redis_url"}
-"""By name: the fixture that gives the URL, a URL, or nothing for what lives in the process."""
+QUEUES = {"local": "", "rabbitmq": "amqp_url", "redis": "redis_url", "store": "store"}
+LOCKS = {"local": "", "redis": "redis_url", "store": "store"}
+"""By name: the fixture that gives the URL, a URL, or nothing for what lives in the process; ``store`` is the
+database of the store, if that is a SQL database."""
+
+SQL = {"sqlite", "postgres", "mariadb"}
 
 COMBINATIONS = [
     "memory+local+local",
@@ -43,6 +48,14 @@ COMBINATIONS = [
     "mariadb+rabbitmq+redis",
     "mariadb+redis+local",
     "mariadb+local+local",
+    "sqlite+store+store",
+    "postgres+store+store",
+    "mariadb+store+store",
+    "sqlite+store+local",
+    "postgres+store+redis",
+    "postgres+rabbitmq+store",
+    "mariadb+redis+store",
+    "mariadb+local+store",
 ]
 """Store, queue and lock."""
 
@@ -52,6 +65,8 @@ ALWAYS = {"memory+local+local", "mongo+rabbitmq+redis"}
 
 def may_meet(store: str, queue: str, lock: str) -> bool:
     """A store in memory goes with nothing that other processes can reach."""
+    if "store" in (queue, lock) and store not in SQL:
+        return False
     return store != "memory" or (queue, lock) == ("local", "local")
 
 
@@ -95,8 +110,15 @@ class Providers:
         lock = self._local_lock if self.lock == "local" else self._shared("lock", LOCKS[self.lock])
         return store, queue, lock
 
+    def drop(self) -> None:
+        """Remove the tables, of which a server else gets many thousands."""
+        if self.store in SQL - {"sqlite"}:
+            drop(self._url(STORES[self.store]), self._prefix)
+
     def _shared(self, kind: str, where: str) -> Any:
         return make(kind, self._url(where), self._prefix)
 
     def _url(self, where: str) -> str:
+        if where == "store":
+            where = STORES[self.store]
         return where.format(folder=self._folder) if "://" in where else self._url_of(where)

@@ -1,8 +1,8 @@
-"""A process of the tests of one SQLite file: ``python -m sql_process URL LOG COUNT LOCK``.
+"""A process of the tests of one SQLite file: ``python -m sql_process URL LOG COUNT MODE``.
 
-It starts COUNT workflows, writing the id of each as soon as the host has accepted it, and with LOCK, the URL
-of a Redis that other processes share, ends when they are complete. Without it, it goes on until it is
-killed. Each body writes a line to LOG.
+It starts COUNT workflows, writing the id of each as soon as the host has accepted it, and goes on until it is
+killed; with the MODE ``shared`` it ends when they are complete. Each body writes a line to LOG. With the MODE
+``alone`` queue and lock are those of the process, else the file is all three.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import sys
 import threading
 
 from liteflow.core import StepExecutionContext, Workflow, WorkflowBuilder, configure_workflow_host
-from liteflow.providers.redis import RedisLockProvider
-from liteflow.providers.sql import SqlPersistenceProvider
+from liteflow.providers.sql import SqlLockProvider, SqlPersistenceProvider, SqlQueueProvider
 
 STEPS = 10
 
 
-def main(url: str, log: str, count: str, lock: str) -> None:
+def main(url: str, log: str, count: str, mode: str) -> None:
     ran = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def work(context: StepExecutionContext) -> None:
@@ -31,20 +30,21 @@ def main(url: str, log: str, count: str, lock: str) -> None:
                 step = step.then(work).id(f"s{number}")
 
     store = SqlPersistenceProvider(url)
-    locks = RedisLockProvider(lock, prefix=os.path.basename(os.path.dirname(log))) if lock else None
-    # Alone, what the process before has left is taken up at once.
-    options = {} if lock else {"lease_ttl": 0.5, "wake_grace": 0.5, "poll_interval": 0.1}
+    queue = SqlQueueProvider(url, session_ttl=10 if mode == "shared" else 1) if mode != "alone" else None
+    lock = SqlLockProvider(url) if mode != "alone" else None
+    # What a process before has left is taken up soon.
+    options = {} if mode == "shared" else {"lease_ttl": 0.5, "wake_grace": 0.5, "poll_interval": 0.1}
     # However often it is killed, no step is to blame for it.
-    with configure_workflow_host(store, None, locks, poison_after=1_000_000, **options) as host:
+    with configure_workflow_host(store, queue, lock, poison_after=1_000_000, **options) as host:
         host.register_workflow(Chain)
         started = []
         for _ in range(int(count)):
             started.append(host.start_workflow("Chain"))
             print(started[-1], flush=True)
-        if not lock:
+        if mode != "shared":
             threading.Event().wait()
         for workflow_id in started:
-            host.wait_for_workflow(workflow_id, timeout=100)
+            host.wait_for_workflow(workflow_id, timeout=450)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,25 @@ from typing import Any
 
 import pytest
 from sql_stores import opened, sent_by
+from sqlalchemy import Connection
 
 from liteflow.core.models import Activity, Claim, Event, Parked, Request, Wait, WorkflowStatus
-from liteflow.core.providers import ClaimRenewal, ListFilter, PersistenceProvider, WakeMove
+from liteflow.core.providers import ClaimRenewal, ListFilter, Message, PersistenceProvider, WakeMove
 from liteflow.core.testing.samples import T0, after, new_id, new_instance, step
 from liteflow.providers.sql import SqlPersistenceProvider
+from liteflow.providers.sql.messages import Messages, Settled
 
 _PARKED = Parked("missing", T0, "order 1")
 _CLAIM = Claim("me", "t", T0)
+
+
+def _queue(provider: PersistenceProvider, act: Callable[[Messages, Connection, Any], Any]) -> Any:
+    """What the queue provider asks of its tables, here beside a store that the tests can listen to."""
+    assert isinstance(provider, SqlPersistenceProvider)
+    store = provider._store
+    messages = Messages(store.tables.messages)
+    return store.database.write(lambda connection: act(messages, connection, store.tables.sessions))
+
 
 PERIODIC: dict[str, Callable[[PersistenceProvider], Any]] = {
     "next_due": lambda p: p.next_due(),
@@ -31,6 +42,11 @@ PERIODIC: dict[str, Callable[[PersistenceProvider], Any]] = {
     "move_wake": lambda p: p.move_wake([WakeMove("x", 1, 0, T0, T0), WakeMove("x", 1, 0, None, None)]),
     "renew_claims": lambda p: p.renew_claims([ClaimRenewal("x", "1", _CLAIM, after(60))]),
     "load": lambda p: p.load(["x", "y"]),
+    "ready messages": lambda p: _queue(p, lambda m, on, _: m.ready(on, ["q1", "q2", "nothing"])),
+    "claim messages": lambda p: _queue(p, lambda m, on, _: m.claim(on, "q1", 7, 10)),
+    "settle messages": lambda p: _queue(p, lambda m, on, _: m.settle(on, 7, Settled([1], [2], [3]))),
+    "messages of the dead": lambda p: _queue(p, lambda m, on, sessions: m.orphaned(on, sessions)),
+    "depth": lambda p: Messages(p._store.tables.messages).depth(p._store.database, "q1"),  # type: ignore[attr-defined]
     "commit": lambda p: p.commit(
         [step(new_instance(id="waiting0"), waits=[], data_removed=["a"], claims_expected={"1": _CLAIM})]
     ),
@@ -87,7 +103,9 @@ def postgres(postgres_url: str) -> Iterator[SqlPersistenceProvider]:
 
 @pytest.fixture(scope="module")
 def mariadb(mariadb_url: str) -> Iterator[SqlPersistenceProvider]:
-    tables = ", ".join(f"plans_{name}" for name in ("instances", "parts", "waits", "events", "activities"))
+    tables = ", ".join(
+        f"plans_{name}" for name in ("instances", "parts", "waits", "events", "activities", "messages")
+    )
     yield from _populated(mariadb_url, f"ANALYZE TABLE {tables}")
 
 
@@ -121,12 +139,14 @@ def test_mariadb_uses_an_index(mariadb: SqlPersistenceProvider, name: str) -> No
         for row in plan:
             known = row._mapping
             if known["table"] is not None:
-                assert known["type"] != "ALL", (statement, plan)
-                assert known["type"] != "index" or (known["rows"] or 0) <= 100, (statement, plan)
+                # A derived table is what an index has found already.
+                assert known["type"] != "ALL" or known["table"].startswith("<derived"), (statement, plan)
+                assert known["type"] != "index" or int(known["rows"] or 0) <= 100, (statement, plan)
             elif known["Extra"]:
                 # Tables in which nothing fits are left out of the plan.
                 said = known["Extra"]
-                assert "Impossible" in said or "no matching row" in said, (statement, plan)
+                nothing = ("Impossible", "no matching row", "No tables used")
+                assert any(words in said for words in nothing), (statement, plan)
 
 
 def _plans(
@@ -200,6 +220,11 @@ def _populated(url: str, analyze: str) -> Iterator[SqlPersistenceProvider]:
             if not activity.done:
                 activity.token, activity.until = f"t{number - 1100}", after(60)
         provider.offer_activities(activities)
+        with provider._store.database.engine.begin() as connection:
+            messages, tables = Messages(provider._store.tables.messages), provider._store.tables
+            messages.put(connection, [Message(f"q{n % 3}", str(n)) for n in range(3000)])
+            connection.execute(tables.sessions.insert().values(id=7, until=0))
+            connection.execute(tables.messages.update().where(tables.messages.c.id <= 60).values(consumer=7))
         with provider._store.database.engine.begin() as connection:
             connection.exec_driver_sql(analyze)
         yield provider

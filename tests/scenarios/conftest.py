@@ -10,8 +10,19 @@ import pytest
 from combinations import ALWAYS, COMBINATIONS, Providers
 
 from liteflow.core import Workflow, WorkflowHost, configure_workflow_host
+from liteflow.core.providers import LockProvider, PersistenceProvider, QueueProvider
 
 Hosts = Callable[..., WorkflowHost]
+Trio = tuple[PersistenceProvider | None, QueueProvider | None, LockProvider | None]
+
+SERVERS = ["memory", "mongo+rabbitmq+redis", "sqlite", "postgres", "mariadb"]
+"""Where scenarios run: the last three are store, queue and lock at once."""
+
+A_CENTURY = 100 * 365 * 24 * 3600.0
+
+SHARE = {"sqlite": 10, "postgres": 10, "mariadb": 30}
+"""Of so many scenarios one runs there, since all of them take minutes. ``LITEFLOW_TEST_SCENARIOS="sqlite
+postgres mariadb"`` runs every one over those that it names, and none over the others."""
 
 SHARE = 30
 """Of so many scenarios one runs over each other combination, since all over all take a quarter of an hour.
@@ -57,3 +68,4 @@ def make_host(request: pytest.FixtureRequest, prefix: str, tmp_path: Path) -> It
     yield make
     for host in hosts:
         host.stop(timeout=5)
+    providers.drop()

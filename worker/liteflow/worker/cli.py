@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import click
 
@@ -12,7 +13,7 @@ from liteflow.worker import control, doctor, drawing, looking, providers, submit
 from liteflow.worker.options import option, plain_errors, process_options, server_options
 from liteflow.worker.process import healthy
 from liteflow.worker.scheduler import run_scheduler
-from liteflow.worker.wiring import Servers
+from liteflow.worker.wiring import DEV_STORE, Servers
 from liteflow.worker.worker import run_worker
 
 
@@ -76,6 +77,37 @@ def worker(
             shutdown_timeout=shutdown_timeout,
         )
         run_worker(servers, settings, targets)
+
+
+@main.command()
+@click.argument("targets", nargs=-1, required=True, metavar="MODULE[:NAME]...")
+@option("--concurrency", 16, "Slots: steps that run at a time in this process.", type=int)
+@process_options
+@partial(server_options, store=DEV_STORE)
+def dev(
+    targets: tuple[str, ...],
+    servers: Servers,
+    log_level: str,
+    concurrency: int,
+    lease_ttl: float,
+    poll_interval: float,
+    shutdown_timeout: float,
+) -> None:
+    """Run the workflows of MODULE with nothing else: worker and scheduler in one process, over a file.
+
+    The file, in the current directory, is store, queue and lock at once: `liteflow start`, `show` and the
+    others reach it with --store sqlite:///liteflow.db, from another terminal. Ctrl-C ends it, and the next
+    start goes on where it was.
+    """
+    _log_as(log_level)
+    with plain_errors():
+        settings = Settings(
+            concurrency=concurrency,
+            lease_ttl=lease_ttl,
+            poll_interval=poll_interval,
+            shutdown_timeout=shutdown_timeout,
+        )
+        run_worker(servers, settings, targets, scheduler=True)
 
 
 @main.command()

@@ -22,20 +22,33 @@ from liteflow.worker.wiring import DEFAULT_LOCK, DEFAULT_PREFIX, DEFAULT_QUEUE, 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def option(name: str, default: Any, text: str, **more: Any) -> Callable[[F], F]:
-    """An option that the environment may give too, as ``LITEFLOW_`` and its name."""
+def option(name: str, default: Any, text: str, *, shown: str | None = None, **more: Any) -> Callable[[F], F]:
+    """An option that the environment may give too, as ``LITEFLOW_`` and its name.
+
+    `shown` is what the help tells of the default, if that is not the default itself.
+    """
     variable = "LITEFLOW_" + name.removeprefix("--").replace("-", "_").upper()
-    help_text = f"{text}  [env: {variable}; default: {default}]"
+    help_text = f"{text}  [env: {variable}; default: {default if shown is None else shown}]"
     return click.option(name, envvar=variable, default=default, help=help_text, **more)
 
 
-def server_options(command: F) -> F:
+def server_options(command: F, *, store: str = DEFAULT_STORE) -> F:
     """Options that name the servers; the command gets them as its argument `servers`."""
     for add in (
         option("--prefix", DEFAULT_PREFIX, "Prefix of exchanges, queues, collections and lock keys."),
-        option("--lock", DEFAULT_LOCK, "URL of the lock server; several Redlock masters: comma-separated."),
-        option("--queue", DEFAULT_QUEUE, "URL of the queue server."),
-        option("--store", DEFAULT_STORE, "URL of the store; the path names the database."),
+        option(
+            "--lock",
+            "",
+            "URL of the lock server; several Redlock masters: comma-separated.",
+            shown=f"the store if it is a SQL database, else {DEFAULT_LOCK}",
+        ),
+        option(
+            "--queue",
+            "",
+            "URL of the queue server.",
+            shown=f"the store if it is a SQL database, else {DEFAULT_QUEUE}",
+        ),
+        option("--store", store, "URL of the store; the path names the database."),
     ):
         command = add(command)
 

@@ -18,9 +18,14 @@ COMMANDS_AT_ONCE = 96
 """Commands that one worker handles side by side. What they store is stored together, so many cost little."""
 
 
-def run_worker(servers: Servers, settings: Settings, targets: Sequence[str]) -> bool:
-    """Work until SIGTERM or SIGINT, then drain. False if running bodies had to be left behind."""
-    host = servers.host(settings, scheduler=False)
+def run_worker(
+    servers: Servers, settings: Settings, targets: Sequence[str], *, scheduler: bool = False
+) -> bool:
+    """Work until SIGTERM or SIGINT, then drain. False if running bodies had to be left behind.
+
+    With `scheduler` it wakes what is due, too, so that no other process is needed.
+    """
+    host = servers.host(settings, scheduler=scheduler)
     for target in targets:
         load_workflows(host, target)
     stop = stop_by_signal()
@@ -29,6 +34,8 @@ def run_worker(servers: Servers, settings: Settings, targets: Sequence[str]) -> 
             commands = None
             if isinstance(host.queue, CommandServer):
                 commands = host.queue.serve_commands(Gateway(host).handle, COMMANDS_AT_ONCE)
+            else:
+                log.info("the queue carries no commands: workflows are started by clients of the store")
             names = ", ".join(f"{d.id} version {d.version}" for d in host.registry.get_all())
             ready = f"ready: {settings.concurrency} slots for {names}"
             run_until(stop, host.persistence.definitions, ready)

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
-from sqlalchemy import Dialect, String, Text
+from sqlalchemy import BigInteger, Column, Dialect, Identity, Integer, String, Text
 from sqlalchemy.dialects.mysql import LONGTEXT
 from sqlalchemy.types import TypeDecorator
 
 from liteflow.providers.sql.values import NAME_LENGTH
 
 _ESCAPE = "\x1a"
+
+_AS_IT_IS = 120
+"""Characters up to which a name of any length is stored as it is."""
+
+
+def number_column() -> Column[int]:
+    """A key that the database counts up, and never gives twice.
+
+    For PostgreSQL an identity and not a serial: its sequence needs no right of its own.
+    """
+    return Column("id", BigInteger().with_variant(Integer, "sqlite"), Identity(), primary_key=True)
+
+
+def short_name(name: str) -> str:
+    """What stands for a name of any length in a `Name` column: itself, or its begin and a digest."""
+    if len(name) <= _AS_IT_IS:
+        return name
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return f"{name[:100]}#{digest}"  # longer than any that is stored as it is, so that they can't meet
 
 
 def _escaped(text: str) -> str:

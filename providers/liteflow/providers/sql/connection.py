@@ -41,8 +41,15 @@ MYSQL_SESSION = (
 )
 
 
-def create(url: str, options: dict[str, Any]) -> Engine:
-    """An engine for a URL; nothing is connected yet. `ProviderError` if it is not valid."""
+POSTGRES_SOFT = "; SET synchronous_commit = off"
+
+
+def create(url: str, options: dict[str, Any], *, durable: bool = True) -> Engine:
+    """An engine for a URL; nothing is connected yet. `ProviderError` if it is not valid.
+
+    Without `durable`, a commit need not wait for the disk: what it stored survives the death of any process,
+    but maybe not that of the machine. (MySQL has this by server, not by session: there nothing changes.)
+    """
     parsed = _parsed(url)
     name = parsed.get_backend_name()
     arguments = _SETTINGS[name](parsed)
@@ -62,9 +69,11 @@ def create(url: str, options: dict[str, Any]) -> Engine:
         # The driver may quote the URL, so it gets no say if that holds a password.
         raise _invalid("an option is wrong" if parsed.password else f"an option is wrong: {exc}") from None
     if name == "sqlite":
-        _tell_sqlite(engine, _synchronous(parsed))
+        _tell_sqlite(engine, _synchronous(parsed) if durable else "normal")
+    elif name == "postgresql":
+        _tell(engine, POSTGRES_SESSION + ("" if durable else POSTGRES_SOFT))
     else:
-        _tell(engine, POSTGRES_SESSION if name == "postgresql" else MYSQL_SESSION)
+        _tell(engine, MYSQL_SESSION)
     return engine
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -25,13 +26,21 @@ BATCH = 500
 """Rows in one transaction, and ids in one query."""
 
 
+_writers: dict[str, threading.Lock] = {}
+"""By SQLite file: one lock for all that this process writes to it, through whichever engine."""
+
+
+def _writer_of(engine: Engine) -> threading.Lock:
+    return _writers.setdefault(os.path.realpath(engine.url.database or ""), threading.Lock())
+
+
 class Database:
     """Runs functions that are given a connection. Any thread may use it."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.name = engine.dialect.name
-        self._one_writer = threading.Lock() if self.name == "sqlite" else None
+        self._one_writer = _writer_of(engine) if self.name == "sqlite" else None
         self._reads: Engine
         self._snapshots: Engine
         self._writes: Engine

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from liteflow.core.errors import ProviderError, StoreUnavailableError
+from liteflow.core.errors import ProviderError, StoreUnavailableError, UnavailableError
 
 T = TypeVar("T")
 
@@ -139,13 +139,17 @@ def _refused(exc: DBAPIError, known: Iterable[_Refusal] = _REFUSALS) -> str:
 
 
 @contextmanager
-def mapped() -> Iterator[None]:
-    """The seam: no error of SQLAlchemy or a driver leaves it."""
+def mapped(unavailable: type[UnavailableError] = StoreUnavailableError) -> Iterator[None]:
+    """The seam: no error of SQLAlchemy or a driver leaves it. `unavailable` is what may pass."""
     try:
         yield
     except SQLAlchemyError as exc:
-        kind = StoreUnavailableError if is_transient(exc) else ProviderError
+        kind = unavailable if is_transient(exc) else ProviderError
         raise kind(summary(exc)) from exc
+    except StoreUnavailableError as exc:
+        if unavailable is StoreUnavailableError:
+            raise
+        raise unavailable(str(exc)) from exc
 
 
 def repeated(act: Callable[[], T]) -> T:

@@ -67,6 +67,8 @@ def _alone(connection: Connection, prefix: str) -> Iterator[None]:
     dialect = connection.dialect.name
     if dialect == "postgresql":
         connection.execute(text("SET LOCAL lock_timeout = 0"))
+        # Also for who does not wait for the disk otherwise: a crash would leave them without their tables.
+        connection.execute(text("SET LOCAL synchronous_commit = on"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": zlib.crc32(prefix.encode())})
         yield
     elif dialect == "mysql":

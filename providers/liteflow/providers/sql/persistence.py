@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +48,7 @@ from liteflow.providers.sql.history import History
 from liteflow.providers.sql.instances import Instances
 from liteflow.providers.sql.listing import list_page
 from liteflow.providers.sql.migrating import migrate
+from liteflow.providers.sql.opening import checked_prefix
 from liteflow.providers.sql.processes import ProcessLog
 from liteflow.providers.sql.purging import Purge
 from liteflow.providers.sql.records import Encoder
@@ -60,8 +60,6 @@ from liteflow.providers.sql.surveying import survey
 
 CLOCK_RESOLUTION = 1
 """Microseconds to which the servers cut the time that they tell."""
-
-_PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,30}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +97,8 @@ class SqlPersistenceProvider(PersistenceProvider):
     """
 
     def __init__(self, url: str, prefix: str = "liteflow", **options: Any) -> None:
-        if not _PREFIX.fullmatch(prefix):
-            raise ProviderError(
-                f"the prefix {prefix!r} can't begin a table's name: use up to 30 letters, digits, _, . and -"
-            )
         self._url = url
-        self._prefix = prefix
+        self._prefix = checked_prefix(prefix)
         self._options = options
         self._opening = threading.Lock()
         self._opened: _Store | None = None

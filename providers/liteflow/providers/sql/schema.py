@@ -6,21 +6,22 @@ and each claim. So a commit of one step writes the instance's row and the rows o
 has changed, however much else there is. Rows can be read by people: values are JSON.
 
 Where a database knows partial indexes, ended instances cost nothing in the indexes of what is due or
-parked.
+parked. The last four tables are those of the queue and the lock provider, used where they are.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, SmallInteger, String, Table
 from sqlalchemy.sql.elements import ColumnElement
 
 from liteflow.core.models import wait_key
-from liteflow.providers.sql.columns import LongText, Name
+from liteflow.providers.sql.columns import LongText, Name, number_column
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """The migration that makes the tables what they are here."""
 
 
@@ -39,6 +40,10 @@ class Tables:
     activities: Table
     definitions: Table
     processes: Table
+    messages: Table
+    sessions: Table
+    broadcasts: Table
+    leases: Table
 
 
 def topic(name: str, key: str) -> str:
@@ -50,8 +55,8 @@ def tables(prefix: str) -> Tables:
     """All tables, named ``<prefix>_instances`` and so on."""
     metadata = MetaData()
 
-    def table(name: str, *columns: Column[object]) -> Table:
-        return Table(f"{prefix}_{name}", metadata, *columns)
+    def table(name: str, *columns: Column[Any], **options: Any) -> Table:
+        return Table(f"{prefix}_{name}", metadata, *columns, **options)
 
     instances = table(
         "instances",
@@ -187,10 +192,46 @@ def tables(prefix: str) -> Tables:
         Column("format", BigInteger, nullable=False),
         Column("value", LongText, nullable=False),
     )
-    return Tables(
-        *(metadata, instances, parts, requests, waits, history, errors, events, activities),
-        *(definitions, processes),
+    # The queue. A message without a consumer is ready; `consumer` is a session.
+    messages = table(
+        "messages",
+        number_column(),
+        Column("queue", Name, nullable=False),
+        Column("consumer", BigInteger),
+        Column("redelivered", Boolean, nullable=False),
+        Column("body", LongText, nullable=False),
+        Column("traceparent", LongText),
+        sqlite_autoincrement=True,
     )
+    m = messages.c
+    _index(messages, "ready", m.queue, m.consumer, m.id)
+    _index(messages, "held", m.consumer, where=m.consumer.is_not(None))
+    sessions = table(
+        "sessions",
+        Column("id", BigInteger, primary_key=True, autoincrement=False),
+        Column("until", BigInteger, nullable=False),
+    )
+    broadcasts = table(
+        "broadcasts",
+        number_column(),
+        Column("time", BigInteger, nullable=False),
+        Column("topic", String(32), nullable=False),
+        Column("origin", String(64), nullable=False),
+        Column("body", LongText, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    _index(broadcasts, "time", broadcasts.c.time)
+    leases = table(
+        "leases",
+        Column("name", Name, primary_key=True),
+        Column("token", String(32), nullable=False),
+        Column("until", BigInteger, nullable=False),
+        Column("mark", Boolean, nullable=False),
+    )
+    return Tables(
+        metadata, instances, parts, requests, waits, history, errors, events, activities, definitions,
+        processes, messages, sessions, broadcasts, leases,
+    )  # fmt: skip
 
 
 def _index(
