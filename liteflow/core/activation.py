@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -36,7 +37,7 @@ class Activation:
     log. `suspect` tells that a process seems to have died at it, `counted` that this was stored.
     `flushing` tells that the outbox is being sent, `unsent` that it could not be. `committed` tells that
     something was stored since the lease was got. `lease_until` is the store's time for the local
-    `lease_expires`.
+    `lease_expires`. `began` is when the lease was got, by `clock`, which is the process's monotonic one.
     """
 
     instance_id: str
@@ -48,7 +49,7 @@ class Activation:
     inputs: list[Input] = field(default_factory=list)
     busy: dict[str, Job] = field(default_factory=dict)
     turns: dict[str, str] = field(default_factory=dict)
-    began: float = field(default_factory=time.monotonic)
+    began: float = 0.0
     lease_expires: float = 0.0
     lease_until: datetime | None = None
     again: bool = False
@@ -67,8 +68,9 @@ class Activation:
     committed: bool = False
     flushing: bool = False
     attempts: int = 0
+    clock: Callable[[], float] = time.monotonic
 
     @property
     def lost(self) -> bool:
         """True once the lease has run out or was taken."""
-        return self.lease is None or not self.lease.held or time.monotonic() >= self.lease.expires
+        return self.lease is None or not self.lease.held or self.clock() >= self.lease.expires

@@ -20,6 +20,7 @@ from liteflow.core.providers import (
     Waiter,
     workflow_queue,
 )
+from liteflow.core.runtime import THREADS, Runtime
 from liteflow.core.stage import Stage
 from liteflow.core.topics import DUE_TOPIC
 
@@ -35,7 +36,10 @@ FEW = 20
 class EventDispatcher:
     """Wakes the instances that wait for an event, then marks it as processed."""
 
-    def __init__(self, persistence: PersistenceProvider, queue: QueueProvider) -> None:
+    def __init__(
+        self, persistence: PersistenceProvider, queue: QueueProvider, runtime: Runtime = THREADS
+    ) -> None:
+        self._runtime = runtime
         self._persistence = persistence
         self._queue = queue
         self._stage: Stage[Delivery, None] | None = None
@@ -44,7 +48,7 @@ class EventDispatcher:
 
     def start(self) -> None:
         """Begin to take deliveries."""
-        self._stage = Stage("events", self._deliver_all, lambda action: action(), most=32)
+        self._stage = self._runtime.stage("events", self._deliver_all, lambda action: action(), most=32)
 
     def stop(self) -> None:
         """Finish what was taken."""
@@ -107,7 +111,7 @@ class EventDispatcher:
         """
         with self._starting:
             if self._marks is None:
-                self._marks = Stage("marks", self._mark_all, lambda action: action(), most=500)
+                self._marks = self._runtime.stage("marks", self._mark_all, lambda action: action(), most=500)
             self._marks.put(event.id, lambda _: None)
 
     def _mark_all(self, event_ids: list[str]) -> list[None]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from liteflow.core.errors import UnavailableError
-from liteflow.core.periodic import Periodic
 from liteflow.core.providers import (
     EVENTS_QUEUE,
     Due,
@@ -19,6 +17,7 @@ from liteflow.core.providers import (
     QueueProvider,
     workflow_queue,
 )
+from liteflow.core.runtime import THREADS, Runtime
 from liteflow.core.settings import Settings
 from liteflow.core.topics import DUE_TOPIC
 
@@ -48,15 +47,17 @@ class Poller:
         queue: QueueProvider,
         lock: LockProvider,
         settings: Settings,
+        runtime: Runtime = THREADS,
     ) -> None:
         self._persistence = persistence
         self._queue = queue
         self._lock = lock
         self._settings = settings
         self._lease: Lease | None = None
+        self._clock = runtime.monotonic
         self._purge_at = 0.0
         self._recall_until: datetime | None = None
-        self._periodic = Periodic("scheduler", self._round)
+        self._periodic = runtime.periodic("scheduler", self._round)
         self._unsubscribe: Callable[[], None] = lambda: None
 
     def start(self) -> None:
@@ -155,14 +156,14 @@ class Poller:
 
     def _purge_events(self) -> bool:
         """Delete one page of events that were kept long enough; True if there may be more."""
-        if time.monotonic() < self._purge_at:
+        if self._clock() < self._purge_at:
             return False
         before = self._persistence.now() - timedelta(seconds=self._settings.event_retention)
         purged = self._persistence.purge_events(before, PAGE)
         if purged:
             log.info("%d events from before %s are deleted", purged, before.isoformat())
         if purged < PAGE:
-            self._purge_at = time.monotonic() + PURGE_EVERY
+            self._purge_at = self._clock() + PURGE_EVERY
         return purged == PAGE
 
     def _send(self, messages: list[Message]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -55,7 +54,7 @@ class Running(Hops):
             if self._has_turn(act, instance):
                 self._count_crash(act)
             return
-        if time.monotonic() - act.began > self._settings.time_slice:
+        if self._clock() - act.began > self._settings.time_slice:
             act.leave = True
             return
         for pointer in runnable:
@@ -94,7 +93,7 @@ class Running(Hops):
         while self._alone is None and self._awaiting:
             following = self._awaiting.popleft()
             following.waiting_for -= 1
-            following.began = time.monotonic()
+            following.began = self._clock()
             self._go(following)
 
     def _count_crash(self, act: Activation) -> None:
@@ -198,7 +197,7 @@ class Running(Hops):
     def _run(self, act: Activation, instance: Instance, pointer: Pointer) -> None:
         job = self._job(act, instance, pointer)
         self._submit(job, instance)
-        self._young.append((time.monotonic() + self._settings.long_step, act, job))
+        self._young.append((self._clock() + self._settings.long_step, act, job))
         if len(self._young) == 1:
             self._loop.later(self._settings.long_step, self._check_young)
         if job.step.timeout is not None:
@@ -221,7 +220,7 @@ class Running(Hops):
 
     def _check_young(self) -> None:
         """Of the bodies that have begun lately, deal with those that take long. One timer for all."""
-        now = time.monotonic()
+        now = self._clock()
         while self._young:
             due, act, job = self._young[0]
             over = job.ended or job.dropped
@@ -241,7 +240,7 @@ class Running(Hops):
         if job.pointer.deadline is not None:
             left = (job.pointer.deadline - self._persistence.now()).total_seconds()
         elif job.began is not None:
-            left -= time.monotonic() - job.began
+            left -= self._clock() - job.began
         if left > 0 or job.began is None:
             again = max(left, 0.001 if job.began is not None else self._settings.long_step)
             job.watch = self._loop.later(again, partial(self._watch, job))
@@ -264,7 +263,7 @@ class Running(Hops):
                 return
             left = self._settings.long_step
         else:
-            left = self._settings.long_step - (time.monotonic() - job.began)
+            left = self._settings.long_step - (self._clock() - job.began)
         if left > 0.001:
             self._loop.later(left, partial(self._check_long, act, job))
             return
@@ -294,7 +293,7 @@ class Running(Hops):
             ended = replace(ended, claim=job.claim.token)
         act = self._acts.get(job.instance.id)
         if act is None:
-            act = Activation(job.instance.id, inputs=[ended])
+            act = Activation(job.instance.id, inputs=[ended], clock=self._clock)
             self._begin(act)
         else:
             act.inputs.append(ended)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from datetime import timedelta
 from functools import partial
 
@@ -49,7 +48,7 @@ class Taking(Hops):
         elif self._draining:
             delivery.nack()
         else:
-            self._begin(Activation(delivery.message.body, [delivery]))
+            self._begin(Activation(delivery.message.body, [delivery], clock=self._clock))
 
     def _begin(self, act: Activation) -> None:
         self._acts[act.instance_id] = act
@@ -66,7 +65,7 @@ class Taking(Hops):
     def _leased(self, act: Activation, outcome: Lease | Taken | Exception) -> None:
         if isinstance(outcome, Lease):
             act.lease = outcome
-            act.began = time.monotonic()
+            act.began = self._clock()
             self._load(act)
         elif isinstance(outcome, Taken):
             self._contended(act, outcome)
