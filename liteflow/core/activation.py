@@ -28,8 +28,9 @@ class Phase(enum.Enum):
 class Activation:
     """What the runner knows of an instance while it is at it. Touched by the runner's loop only.
 
-    `deliveries` are acknowledged last. `inputs` is what has happened and is not in a commit yet. `busy`
-    are the jobs of pointers whose body runs, or has ended without being committed. `again` tells that a
+    `deliveries` are acknowledged last; `asked` of them were there when the lease was asked for. `inputs` is
+    what has happened and is not in a commit yet. `busy` are the jobs of pointers whose body runs, or has
+    ended without being committed. `again` tells that a
     wake-up came since the instance was loaded. `leave` ends it as soon as no body runs: its time is
     over, the lease is lost, or the process stops. `turns` holds, for each for_each, the item's pointer
     that was begun last, as long as the next one has to wait for it. `unchecked` tells that cancel
@@ -42,6 +43,7 @@ class Activation:
 
     instance_id: str
     deliveries: list[Delivery] = field(default_factory=list)
+    asked: int = 0
     phase: Phase = Phase.LEASING
     lease: Lease | None = None
     instance: Instance | None = None

@@ -60,6 +60,7 @@ class Taking(Hops):
         act.waiting_for = 0
         act.instance = act.definition = None
         act.turns.clear()
+        act.asked = len(act.deliveries)
         self._calls.acquire.put(f"workflow:{act.instance_id}", partial(self._leased, act))
 
     def _leased(self, act: Activation, outcome: Lease | Taken | Exception) -> None:
@@ -79,7 +80,9 @@ class Taking(Hops):
         if ended:
             self._into_inbox(act, ended)
             return
-        deliveries, act.deliveries, act.again = act.deliveries, [], False
+        # What came while we asked may be later than the holder's look: our mark does not speak for it.
+        deliveries, act.deliveries = act.deliveries[: act.asked], act.deliveries[act.asked :]
+        act.again = bool(act.deliveries)
         at = self._persistence.now() + timedelta(seconds=taken.expires_in)
 
         def lowered(result: object) -> None:
