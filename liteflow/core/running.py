@@ -54,7 +54,7 @@ class Running(Hops):
             if self._has_turn(act, instance):
                 self._count_crash(act)
             return
-        if self._clock() - act.began > self._settings.time_slice:
+        if self._slice_is_over(act):
             act.leave = True
             return
         for pointer in runnable:
@@ -68,6 +68,15 @@ class Running(Hops):
                 act.turns[turn] = pointer.id
                 self._loop.later(TURN, partial(self._turn_over, act, turn, pointer.id))
             self._run(act, instance, pointer)
+
+    def _slice_is_over(self, act: Activation) -> bool:
+        """Is it others' turn? Not before something was done here: with a slow store nobody ever would.
+
+        A suspect that was counted runs: else nobody can have died of it, but the next one counts it again.
+        """
+        if act.counted or not (act.committed or act.busy):
+            return False
+        return self._clock() - act.began > self._settings.time_slice
 
     def _has_turn(self, act: Activation, instance: Instance) -> bool:
         """May it be counted that the suspect is run? From the second death on they are run one at a time.
