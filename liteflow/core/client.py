@@ -252,7 +252,9 @@ class WorkflowClient:
         if time is not None and time.tzinfo is None:
             raise DataError("effective_date", "has no time zone; use datetime.now(timezone.utc) and the like")
         try:
-            at = (time or self.persistence.now()).astimezone(timezone.utc)
+            # Of now is what is past by any process's clock: else one that is behind would not see it yet.
+            now = self.persistence.now() - self.persistence.clock_uncertainty
+            at = (time or now).astimezone(timezone.utc)
         except OverflowError as exc:
             raise DataError("effective_date", "is beyond the years 1 to 9999 in UTC") from exc
         event = Event(

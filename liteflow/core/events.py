@@ -67,9 +67,10 @@ class EventDispatcher:
     def announce(self, event: Event) -> None:
         """Wake the few that wait for a logged event; of many, have a worker wake them.
 
-        For one of the future, tell the scheduler when.
+        For one of the future, tell the scheduler when. That is one that some process's clock may be short of:
+        who is woken for it must not find that it is still to come.
         """
-        if event.time > self._persistence.now():
+        if event.time > self._persistence.now() - self._persistence.clock_uncertainty:
             self._queue.notify(DUE_TOPIC, str(event.time.timestamp()))
             return
         few = self._persistence.waiting_for(event.name, event.key, "", FEW + 1)

@@ -94,8 +94,12 @@ class Poller:
         pause = min(self._settings.poll_interval, self._settings.lease_ttl / 3)
         due = self._persistence.next_due()
         if due is not None:
-            pause = min(pause, max((due - self._persistence.now()).total_seconds(), 0.001))
+            pause = min(pause, max((due - self._certainly()).total_seconds(), 0.001))
         return pause
+
+    def _certainly(self) -> datetime:
+        """A time that has come by any process's clock: who is sent for what is due by it finds it due."""
+        return self._persistence.now() - self._persistence.clock_uncertainty
 
     def _lead(self) -> bool:
         ttl = self._settings.lease_ttl
@@ -125,7 +129,7 @@ class Poller:
     def _send_due(self) -> bool:
         """One page; True if there may be more."""
         now = self._persistence.now()
-        due = self._persistence.hold_due(now, lambda one: self._hold_until(now, one), PAGE)
+        due = self._persistence.hold_due(self._certainly(), lambda one: self._hold_until(now, one), PAGE)
         depths: dict[str, int] = {}
         messages = []
         for one in due:
@@ -148,9 +152,8 @@ class Poller:
         return now + timedelta(seconds=seconds)
 
     def _send_events(self) -> bool:
-        now = self._persistence.now()
-        hold = now + timedelta(seconds=self._settings.wake_grace)
-        events = self._persistence.hold_events(now, hold, PAGE)
+        hold = self._persistence.now() + timedelta(seconds=self._settings.wake_grace)
+        events = self._persistence.hold_events(self._certainly(), hold, PAGE)
         self._send([Message(EVENTS_QUEUE, event.id, event.traceparent) for event in events])
         return len(events) == PAGE
 
