@@ -48,13 +48,15 @@ _AFTER = {"notify": _ANYWHERE, "nack": _ANYWHERE}
 class Faults:
     """What may go wrong in a history. `kinds` of which each history draws some, `most` so many in one.
 
-    `rate` is the chance of one at each boundary of a call; None draws it. `ceases` is after how many virtual
-    seconds nothing goes wrong any more; then all that was accepted has to get to its end.
+    `rate` is the chance of one at each boundary of a call, `patience` the seconds that a delay lasts at most;
+    None draws them. After `ceases` virtual seconds nothing goes wrong any more; then all that was accepted
+    has to get to its end.
     """
 
     kinds: tuple[Fault, ...] = tuple(Fault)
     most: int = 8
     rate: float | None = None
+    patience: float | None = None
     ceases: float = 30.0
 
 
@@ -67,7 +69,7 @@ class Drawer:
         self._left = random.choice([0, 1, 2, 3, 5, 8, 16]) if faults.most else 0
         self._left = min(self._left, faults.most)
         self._rate = faults.rate if faults.rate is not None else random.choice([0.003, 0.01, 0.03, 0.1])
-        self.patience = random.choice([0.02, 0.02, 0.2, 2.0])
+        self.patience = faults.patience or random.choice([0.02, 0.02, 0.2, 2.0])
         """Seconds that a delay lasts at most."""
         self.ceased = False
         """True if nothing goes wrong any more."""

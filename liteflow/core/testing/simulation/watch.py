@@ -20,6 +20,7 @@ from liteflow.core.models import (
     WorkflowStatus,
     wait_key,
 )
+from liteflow.core.poller import LEADER
 from liteflow.core.providers import Due
 from liteflow.core.testing.simulation.world import BEGINNING, SECOND, Node, World
 from liteflow.core.transition import Transition
@@ -96,11 +97,10 @@ class Watch:
         """A lease was given."""
         known, now = self._grants.get(name), self._world.micros / SECOND
         if known is not None:
-            if known.forgotten:
-                pass
-            elif known.expires > now:
+            taken = known.expires > now and not known.forgotten
+            if taken:
                 self.tell("one holder", f"{name} is given away while {known.node.name} has it")
-            elif not self._excused():
+            elif name != LEADER and not self._excused():
                 self.tell("leases are renewed", f"{name} ran out, although {known.node.name} is well")
             self._lost[name.partition(":")[2]] = self._world.micros
         self._grants[name] = _Grant(token, self._world.actor().node, expires, self._world.micros)

@@ -84,7 +84,7 @@ def _one_for_each_key(history: History) -> None:
 
 def _events(producer: Producer) -> None:
     """The events come before, while and after the instance begins to wait."""
-    wait = producer.random.choice([0.0, 0.005, 0.05, 1.0])
+    wait = producer.random.choice([0.0, 0.005, 0.05, 1.0, 40.0])
     first = producer.random.random() < 0.3
     if first:
         producer.publish("go", "k", "first")
