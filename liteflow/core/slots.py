@@ -113,6 +113,8 @@ class Slots:
         self._condition.notify(count)
 
     def _may_begin(self) -> bool:
+        while self._jobs and self._jobs[0][0].dropped:
+            self._jobs.popleft()  # its step has ended without it
         if not self._jobs:
             return False
         alone = self._jobs[0][1]
