@@ -42,7 +42,7 @@ def test_an_event_reaches_those_whose_clock_is_behind(name: str) -> None:
 
 
 def test_a_terminated_workflow_begins_no_body_that_waited_for_a_slot() -> None:
-    """It had been ready when it was handed to the slots, and was begun there after the end of its instance."""
+    """It was ready when it was handed to the slots, and was begun after the end of its instance."""
     workload = next(one for one in WORKLOADS if one.name == "control")
     cluster = Cluster(settings=Settings(concurrency=1))
     explore(workload.workflows, *workload.scenarios, seeds=range(400), faults=CALM, cluster=cluster)

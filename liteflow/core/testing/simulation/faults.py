@@ -77,8 +77,11 @@ class Drawer:
 
     @property
     def gentle(self) -> bool:
-        """True if too little can go wrong to take an innocent step for poison."""
-        return self._left < 3
+        """True if too little can go wrong to take an innocent step for poison after three deaths.
+
+        A takeover between the sending of a wake-up and the note that it was sent counts as a death, too.
+        """
+        return self._left < 2
 
     @property
     def excuse(self) -> bool:
