@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo setup test scenarios lint check bench fuzz chaos compose-check clean
+.PHONY: help demo setup test scenarios lint check bench fuzz simulate chaos compose-check clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -46,6 +46,10 @@ bench: setup ## Measurements, see bench/README.md; NAME="W1 W2" RUNS=5 PEERS=res
 MESSAGES ?= 100000
 fuzz: $(VENV)/test.stamp ## Hostile messages and stored documents at gateway and codec: MESSAGES=1000000 SEED=1
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --messages $(MESSAGES) $(if $(SEED),--seed $(SEED))
+
+SEEDS ?= 5000
+simulate: $(VENV)/test.stamp ## Histories of a simulated cluster, checked for broken promises: SEEDS=50000 FIRST=1
+	@$(BIN)/python -m liteflow.core.testing.simulation --seeds $(SEEDS) $(if $(FIRST),--first $(FIRST)) $(ARGS)
 
 chaos: setup ## Hurt a cluster for SECONDS=600 and check every promise; SEED=n decides what happens when
 	@PYTHONPATH=.:providers:worker:tests $(BIN)/python -m chaos.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)

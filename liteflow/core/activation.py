@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -27,8 +28,9 @@ class Phase(enum.Enum):
 class Activation:
     """What the runner knows of an instance while it is at it. Touched by the runner's loop only.
 
-    `deliveries` are acknowledged last. `inputs` is what has happened and is not in a commit yet. `busy`
-    are the jobs of pointers whose body runs, or has ended without being committed. `again` tells that a
+    `deliveries` are acknowledged last; `asked` of them were there when the lease was asked for. `inputs` is
+    what has happened and is not in a commit yet. `busy` are the jobs of pointers whose body runs, or has
+    ended without being committed. `again` tells that a
     wake-up came since the instance was loaded. `leave` ends it as soon as no body runs: its time is
     over, the lease is lost, or the process stops. `turns` holds, for each for_each, the item's pointer
     that was begun last, as long as the next one has to wait for it. `unchecked` tells that cancel
@@ -36,11 +38,12 @@ class Activation:
     log. `suspect` tells that a process seems to have died at it, `counted` that this was stored.
     `flushing` tells that the outbox is being sent, `unsent` that it could not be. `committed` tells that
     something was stored since the lease was got. `lease_until` is the store's time for the local
-    `lease_expires`.
+    `lease_expires`. `began` is when the lease was got, by `clock`, which is the process's monotonic one.
     """
 
     instance_id: str
     deliveries: list[Delivery] = field(default_factory=list)
+    asked: int = 0
     phase: Phase = Phase.LEASING
     lease: Lease | None = None
     instance: Instance | None = None
@@ -48,7 +51,7 @@ class Activation:
     inputs: list[Input] = field(default_factory=list)
     busy: dict[str, Job] = field(default_factory=dict)
     turns: dict[str, str] = field(default_factory=dict)
-    began: float = field(default_factory=time.monotonic)
+    began: float = 0.0
     lease_expires: float = 0.0
     lease_until: datetime | None = None
     again: bool = False
@@ -67,8 +70,9 @@ class Activation:
     committed: bool = False
     flushing: bool = False
     attempts: int = 0
+    clock: Callable[[], float] = time.monotonic
 
     @property
     def lost(self) -> bool:
         """True once the lease has run out or was taken."""
-        return self.lease is None or not self.lease.held or time.monotonic() >= self.lease.expires
+        return self.lease is None or not self.lease.held or self.clock() >= self.lease.expires

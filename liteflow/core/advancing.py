@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -117,15 +116,14 @@ class Advancing(Hops):
         act.inputs = [*inputs, *act.inputs]
         return True
 
-    @staticmethod
-    def _lease_until(act: Activation, lease: Lease, now: datetime) -> datetime:
+    def _lease_until(self, act: Activation, lease: Lease, now: datetime) -> datetime:
         """When the lease ends, by the store's clock. The same value from one renewal to the next.
 
         Stores have an index of it, which is not touched as long as it stays.
         """
         if act.lease_until is None or act.lease_expires != lease.expires:
             act.lease_expires = lease.expires
-            act.lease_until = now + timedelta(seconds=max(0.0, lease.expires - time.monotonic()))
+            act.lease_until = now + timedelta(seconds=max(0.0, lease.expires - self._clock()))
         return act.lease_until
 
     def _check_conditions(self, act: Activation, instance: Instance) -> bool:

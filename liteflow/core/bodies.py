@@ -170,7 +170,8 @@ class BodyRunner:
                 self._hooks.step_failed(instance, job.step, exc)
             return BodyEnded(job.pointer.id, started, failure=self._failure(job, exc))
         if result.event_name is not None and result.event_since is None:
-            result = replace(result, event_since=started - self._clock_uncertainty())
+            # Twice: the publisher's clock may be behind, and it stamps what is past by any clock.
+            result = replace(result, event_since=started - 2 * self._clock_uncertainty())
         return BodyEnded(
             job.pointer.id, started, result=result, data_set=changed, data_removed=tuple(removed)
         )

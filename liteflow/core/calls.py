@@ -18,6 +18,7 @@ from liteflow.core.providers import (
     Taken,
     WakeMove,
 )
+from liteflow.core.runtime import THREADS, Runtime
 from liteflow.core.stage import Stage
 from liteflow.core.transition import Outcome, Transition
 
@@ -56,31 +57,32 @@ class Calls:
         lock: LockProvider,
         lease_ttl: float,
         loop: Loop,
+        runtime: Runtime = THREADS,
     ) -> None:
         self._persistence = persistence
         self._queue = queue
         self._lock = lock
         self._lease_ttl = lease_ttl
         local = not persistence.shared
-        post = loop.post
+        post, stage = loop.post, runtime.stage
         locking: dict[str, Any] = {"inline": not lock.shared, "at_pause": loop.at_pause}
         storing: dict[str, Any] = {"inline": local, "at_pause": loop.at_pause}
         sending: dict[str, Any] = {"inline": not queue.shared, "at_pause": loop.at_pause}
-        self.acquire: Stage[str, Lease | Taken] = Stage("acquire", self._acquire, post, **locking)
-        self.release: Stage[Lease, bool] = Stage("release", lock.release, post, **locking)
-        self.load: Stage[str, Loaded] = Stage("load", self._load, post, **storing)
-        self.look: Stage[Look, list[Event]] = Stage("look", self._look, post, **storing)
-        self.commit: Stage[Transition, Outcome] = Stage(
+        self.acquire: Stage[str, Lease | Taken] = stage("acquire", self._acquire, post, **locking)
+        self.release: Stage[Lease, bool] = stage("release", lock.release, post, **locking)
+        self.load: Stage[str, Loaded] = stage("load", self._load, post, **storing)
+        self.look: Stage[Look, list[Event]] = stage("look", self._look, post, **storing)
+        self.commit: Stage[Transition, Outcome] = stage(
             "commit", persistence.commit, post, most=128, **storing
         )
-        self.write: Stage[Callable[[], object], object] = Stage("write", _each, post, **storing)
+        self.write: Stage[Callable[[], object], object] = stage("write", _each, post, **storing)
         # These two call what the application has hung in, which may take its time: never on the loop.
-        self.hooks: Stage[Callable[[], object], object] = Stage("hooks", _each, post, at_pause=loop.at_pause)
-        self.outbox: Stage[Callable[[], object], object] = Stage(
+        self.hooks: Stage[Callable[[], object], object] = stage("hooks", _each, post, at_pause=loop.at_pause)
+        self.outbox: Stage[Callable[[], object], object] = stage(
             "outbox", _each, post, at_pause=loop.at_pause
         )
-        self.move: Stage[WakeMove, None] = Stage("settle", self._move, post, **storing)
-        self.send: Stage[Message, None] = Stage("send", self._send, post, **sending)
+        self.move: Stage[WakeMove, None] = stage("settle", self._move, post, **storing)
+        self.send: Stage[Message, None] = stage("send", self._send, post, **sending)
         self._stages: list[Stage[Any, Any]] = [
             self.acquire, self.load, self.look, self.commit, self.write, self.hooks,
             self.outbox, self.move, self.release, self.send,

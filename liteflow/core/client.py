@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from time import monotonic
 from typing import Any, TypeVar
@@ -44,8 +45,8 @@ from liteflow.core.providers import (
     workflow_queue,
 )
 from liteflow.core.registry import WorkflowRegistry
+from liteflow.core.runtime import THREADS, Runtime
 from liteflow.core.settings import Settings
-from liteflow.core.together import Together
 from liteflow.core.topics import REQUEST_TOPIC
 from liteflow.core.views import WorkflowInstance
 
@@ -87,7 +88,9 @@ class WorkflowClient:
         lock: LockProvider,
         settings: Settings,
         hooks: Hooks,
+        runtime: Runtime = THREADS,
     ) -> None:
+        self._runtime = runtime
         self.registry = WorkflowRegistry()
         self.settings = settings
         self.persistence = persistence
@@ -96,10 +99,10 @@ class WorkflowClient:
         self._hooks = hooks
         self._state = threading.RLock()
         self._open = False
-        self._events = EventDispatcher(persistence, queue)
+        self._events = EventDispatcher(persistence, queue, runtime)
         self._endings = Endings(queue)
-        self._create = Together(persistence.create)
-        self._wake: Together[Message, None] = Together(self._send_all)
+        self._create: Callable[[Instance], bool] = runtime.together(persistence.create)
+        self._wake: Callable[[Message], None] = runtime.together(self._send_all)
         self._activities = Activities(persistence, queue, settings.activity_lease, self.publish_encoded)
         self._recorded: dict[str, tuple[float, frozenset[int]]] = {}
 
@@ -196,10 +199,10 @@ class WorkflowClient:
         self.start_encoded(workflow, version, data, child_id=child_id, parent=parent)
 
     def _recorded_version(self, workflow_id: str, version: int | None) -> int:
-        known = self._recorded.get(workflow_id)
-        if known is None or monotonic() > known[0] or (version is not None and version not in known[1]):
+        known, now = self._recorded.get(workflow_id), self._runtime.monotonic()
+        if known is None or now > known[0] or (version is not None and version not in known[1]):
             versions = frozenset(d.version for d in self.persistence.definitions(workflow_id))
-            known = (monotonic() + RECORDED_FOR, versions)
+            known = (now + RECORDED_FOR, versions)
             if versions:
                 self._recorded[workflow_id] = known
         versions = known[1]
@@ -251,7 +254,9 @@ class WorkflowClient:
         if time is not None and time.tzinfo is None:
             raise DataError("effective_date", "has no time zone; use datetime.now(timezone.utc) and the like")
         try:
-            at = (time or self.persistence.now()).astimezone(timezone.utc)
+            # Of now is what is past by any process's clock: else one that is behind would not see it yet.
+            now = self.persistence.now() - self.persistence.clock_uncertainty
+            at = (time or now).astimezone(timezone.utc)
         except OverflowError as exc:
             raise DataError("effective_date", "is beyond the years 1 to 9999 in UTC") from exc
         event = Event(

@@ -21,6 +21,7 @@ from liteflow.core.providers import (
     Waiter,
     workflow_queue,
 )
+from liteflow.core.runtime import THREADS, Runtime
 from liteflow.core.stage import Stage
 from liteflow.core.topics import DUE_TOPIC
 
@@ -36,7 +37,10 @@ FEW = 20
 class EventDispatcher:
     """Wakes the instances that wait for an event, then marks it as processed."""
 
-    def __init__(self, persistence: PersistenceProvider, queue: QueueProvider) -> None:
+    def __init__(
+        self, persistence: PersistenceProvider, queue: QueueProvider, runtime: Runtime = THREADS
+    ) -> None:
+        self._runtime = runtime
         self._persistence = persistence
         self._queue = queue
         self._runnable = Runnable(persistence)
@@ -46,7 +50,7 @@ class EventDispatcher:
 
     def start(self) -> None:
         """Begin to take deliveries."""
-        self._stage = Stage("events", self._deliver_all, lambda action: action(), most=32)
+        self._stage = self._runtime.stage("events", self._deliver_all, lambda action: action(), most=32)
 
     def stop(self) -> None:
         """Finish what was taken."""
@@ -65,9 +69,10 @@ class EventDispatcher:
     def announce(self, event: Event) -> None:
         """Wake the few that wait for a logged event; of many, have a worker wake them.
 
-        For one of the future, tell the scheduler when.
+        For one of the future, tell the scheduler when. That is one that some process's clock may be short of:
+        who is woken for it must not find that it is still to come.
         """
-        if event.time > self._persistence.now():
+        if event.time > self._persistence.now() - self._persistence.clock_uncertainty:
             self._queue.notify(DUE_TOPIC, str(event.time.timestamp()))
             return
         few = self._persistence.waiting_for(event.name, event.key, "", FEW + 1)
@@ -118,7 +123,7 @@ class EventDispatcher:
         """
         with self._starting:
             if self._marks is None:
-                self._marks = Stage("marks", self._mark_all, lambda action: action(), most=500)
+                self._marks = self._runtime.stage("marks", self._mark_all, lambda action: action(), most=500)
             self._marks.put(event.id, lambda _: None)
 
     def _mark_all(self, event_ids: list[str]) -> list[None]:

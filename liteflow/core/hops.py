@@ -23,7 +23,6 @@ from liteflow.core.inputs import (
     Input,
 )
 from liteflow.core.long_steps import LongSteps
-from liteflow.core.loop import Loop
 from liteflow.core.models import (
     Instance,
     OutboxItem,
@@ -35,8 +34,8 @@ from liteflow.core.providers import (
 )
 from liteflow.core.registry import WorkflowRegistry
 from liteflow.core.room import Room
+from liteflow.core.runtime import THREADS, Runtime
 from liteflow.core.settings import Settings
-from liteflow.core.slots import Slots
 from liteflow.core.transition import Transition
 from liteflow.core.views import WorkflowInstance
 
@@ -60,6 +59,7 @@ class Hops(abc.ABC):
         hooks: Hooks,
         send_outbox: OutboxSender,
         room_changed: Callable[[int], None] = lambda instances: None,
+        runtime: Runtime = THREADS,
     ) -> None:
         self.id = uuid.uuid4().hex[:16]
         self._registry = registry
@@ -69,12 +69,13 @@ class Hops(abc.ABC):
         self._settings = settings
         self._hooks = hooks
         self._send_outbox = send_outbox
-        self._loop = Loop("liteflow-runner")
+        self._clock = runtime.monotonic
+        self._loop = runtime.loop("liteflow-runner")
         bodies = BodyRunner(persistence.now, settings, hooks, lambda: persistence.clock_uncertainty)
         self._bodies = bodies
-        self._slots = Slots(settings.concurrency, bodies, self._slot_ended)
+        self._slots = runtime.slots(settings.concurrency, bodies, self._slot_ended)
         self._acts: dict[str, Activation] = {}
-        self._room = Room(settings.concurrency, room_changed)
+        self._room = Room(settings.concurrency, room_changed, runtime.monotonic)
         self.room = self._room.instances  # to begin with
         self._long = LongSteps(self._room.long_steps)
         self._draining = False
@@ -85,7 +86,7 @@ class Hops(abc.ABC):
         self._nudging = False
         self._alone: Activation | None = None  # the suspect whose turn it is
         self._awaiting: deque[Activation] = deque()  # suspects that wait for theirs
-        self._calls = Calls(persistence, queue, lock, settings.lease_ttl, self._loop)
+        self._calls = Calls(persistence, queue, lock, settings.lease_ttl, self._loop, runtime)
         self._unsubscribe: list[Callable[[], None]] = []
 
     def _options(self, definition: WorkflowDefinition) -> EngineOptions:

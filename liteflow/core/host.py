@@ -39,6 +39,7 @@ from liteflow.core.providers import (
     workflow_queue,
 )
 from liteflow.core.runner import Runner
+from liteflow.core.runtime import THREADS, Runtime
 from liteflow.core.settings import Settings
 from liteflow.core.views import WorkflowInstance
 from liteflow.core.workflow import Workflow
@@ -50,7 +51,7 @@ class WorkflowHost(WorkflowClient):
     """Registers workflows, starts and steers instances and, once started, runs them.
 
     `scheduler=False` leaves waking what is due to other processes. `step_factory` makes the objects of the
-    user's step classes.
+    user's step classes. `runtime` is for tests that have a clock of their own.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class WorkflowHost(WorkflowClient):
         *,
         scheduler: bool = True,
         step_factory: StepFactory | None = None,
+        runtime: Runtime = THREADS,
     ) -> None:
         _check_sharing(persistence, queue, lock, settings)
         if settings.lease_ttl > lock.longest_ttl:
@@ -69,7 +71,7 @@ class WorkflowHost(WorkflowClient):
                 f"option lease_ttl is {settings.lease_ttl:g} s, but the leases of {type(lock).__name__} last"
                 f" {lock.longest_ttl:g} s at most"
             )
-        super().__init__(persistence, queue, lock, settings, Hooks(step_factory))
+        super().__init__(persistence, queue, lock, settings, Hooks(step_factory), runtime)
         self._steering = threading.RLock()  # one start or stop at a time
         self._with_scheduler = scheduler
         self._runner: Runner | None = None
@@ -146,20 +148,23 @@ class WorkflowHost(WorkflowClient):
                     publish_lifecycle=self.settings.lifecycle is not False,
                 ).send,
                 room_changed=self._room_changed,
+                runtime=self._runtime,
             )
             self._runner.start()
             self._events.start()
-            self._heartbeat = Periodic("heartbeat", partial(self._beat, self._runner))
+            self._heartbeat = self._runtime.periodic("heartbeat", partial(self._beat, self._runner))
             self._heartbeat.start()
             if self._with_scheduler:
                 self._poller = Poller(
-                    self.persistence, self.queue, self.lock, self.settings, leads_now=self._tell_of_leading
-                )
+                    self.persistence, self.queue, self.lock, self.settings, self._runtime,
+                    leads_now=self._tell_of_leading,
+                )  # fmt: skip
             self._presence = Presence(
                 self.persistence,
                 self.registry.get_all,
                 leading=lambda: None if self._poller is None else self._poller.leads,
                 revived=lambda: self._redrive(self.registry.get_all()),
+                runtime=self._runtime,
             )
             self._presence.start()
             self._prefetch = self._runner.room

@@ -50,9 +50,13 @@ class Timer:
 
 
 class Loop:
-    """Runs what is posted, in order, and what is due: one function at a time, in whichever thread."""
+    """Runs what is posted, in order, and what is due: one function at a time, in whichever thread.
 
-    def __init__(self, name: str) -> None:
+    `clock` is monotonic, in seconds.
+    """
+
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._guard = threading.Lock()  # of the mail and the ownership; held for a moment
         self._mail: deque[Action] = deque()
         self._owned = False  # some thread runs functions, and will get to what is posted
@@ -93,7 +97,7 @@ class Loop:
 
     def later(self, seconds: float, action: Action) -> Timer:
         """Run `action` on the loop after a while. From the loop only."""
-        timer = Timer(self, time.monotonic() + seconds, next(self._count), action)
+        timer = Timer(self, self._clock() + seconds, next(self._count), action)
         heapq.heappush(self._timers, timer)
         if timer.time < self._next_timer:
             self._next_timer = timer.time
@@ -137,14 +141,14 @@ class Loop:
                     return False
 
     def _pause(self) -> None:
-        if self._next_timer <= time.monotonic():  # its thread can't ask for it while it is the owner
+        if self._next_timer <= self._clock():  # its thread can't ask for it while it is the owner
             self._run_timers()
         while self._pausing:
             action, _ = self._pausing.popitem()
             _call(action)
 
     def _run_timers(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         while self._timers and self._timers[0].time <= now:
             action = heapq.heappop(self._timers).action
             if action is None:
@@ -171,7 +175,7 @@ class Loop:
                 if next_timer in (asked, math.inf):
                     mine = self._signals.get()
                 else:
-                    mine = self._signals.get(timeout=max(next_timer - time.monotonic(), 0.0))
+                    mine = self._signals.get(timeout=max(next_timer - self._clock(), 0.0))
                 asked = None  # they may have been asked for a moment too early
             except queue.Empty:
                 asked = next_timer

@@ -15,7 +15,14 @@ log = logging.getLogger("liteflow.periodic")
 class Periodic:
     """Calls `action` until stopped; it returns the seconds until the next call. `nudge` calls earlier."""
 
-    def __init__(self, name: str, action: Callable[[], float], pause_on_error: float = 1.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        action: Callable[[], float],
+        pause_on_error: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._name = name
         self._action = action
         self._pause_on_error = pause_on_error
@@ -35,7 +42,7 @@ class Periodic:
     def nudge(self, seconds: float = 0.0) -> None:
         """Make the next call in at most so many seconds."""
         with self._condition:
-            self._next = min(self._next, time.monotonic() + seconds)
+            self._next = min(self._next, self._clock() + seconds)
             self._condition.notify()
 
     def stop(self) -> None:
@@ -50,17 +57,19 @@ class Periodic:
     def _serve(self) -> None:
         while True:
             with self._condition:
-                while not self._stopping and (left := self._next - time.monotonic()) > 0:
+                while not self._stopping and (left := self._next - self._clock()) > 0:
                     self._condition.wait(left)
                 if self._stopping:
                     return
                 self._next = float("inf")  # what nudges during the call is kept
-            try:
-                pause = self._action()
-            except UnavailableError as exc:
-                log.warning("%s: %s; trying again in %.1f s", self._name, exc, self._pause_on_error)
-                pause = self._pause_on_error
-            except Exception:  # whatever it was, the next round may go well
-                log.exception("%s failed; trying again in %.1f s", self._name, self._pause_on_error)
-                pause = self._pause_on_error
-            self.nudge(pause)
+            self.nudge(self._round())
+
+    def _round(self) -> float:
+        """One call, and the seconds until the next one."""
+        try:
+            return self._action()
+        except UnavailableError as exc:
+            log.warning("%s: %s; trying again in %.1f s", self._name, exc, self._pause_on_error)
+        except Exception:  # whatever it was, the next round may go well
+            log.exception("%s failed; trying again in %.1f s", self._name, self._pause_on_error)
+        return self._pause_on_error

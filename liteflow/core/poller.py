@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from liteflow.core.errors import UnavailableError
 from liteflow.core.models import Parked
 from liteflow.core.parking import nobody_runs, redrive
-from liteflow.core.periodic import Periodic
 from liteflow.core.presence import DefinitionKey, Runnable
 from liteflow.core.providers import (
     EVENTS_QUEUE,
@@ -22,6 +20,7 @@ from liteflow.core.providers import (
     QueueProvider,
     workflow_queue,
 )
+from liteflow.core.runtime import THREADS, Runtime
 from liteflow.core.settings import Settings
 from liteflow.core.topics import DUE_TOPIC
 
@@ -57,6 +56,8 @@ class Poller:
         queue: QueueProvider,
         lock: LockProvider,
         settings: Settings,
+        runtime: Runtime = THREADS,
+        *,
         leads_now: Callable[[], None] = lambda: None,
     ) -> None:
         self._leads_now = leads_now
@@ -65,11 +66,12 @@ class Poller:
         self._lock = lock
         self._settings = settings
         self._lease: Lease | None = None
+        self._clock = runtime.monotonic
         self._purge_at = 0.0
         self._recall_until: datetime | None = None
-        self._periodic = Periodic("scheduler", self._round)
+        self._periodic = runtime.periodic("scheduler", self._round)
         self._unsubscribe: Callable[[], None] = lambda: None
-        self._runnable = Runnable(persistence)
+        self._runnable = Runnable(persistence, runtime.monotonic)
         self._look_at_parked = False
         self._told_of: set[DefinitionKey] = set()  # definitions that have no worker
 
@@ -117,8 +119,12 @@ class Poller:
         pause = min(self._settings.poll_interval, self._settings.lease_ttl / 3)
         due = self._persistence.next_due()
         if due is not None:
-            pause = min(pause, max((due - self._persistence.now()).total_seconds(), 0.001))
+            pause = min(pause, max((due - self._certainly()).total_seconds(), 0.001))
         return pause
+
+    def _certainly(self) -> datetime:
+        """A time that has come by any process's clock: who is sent for what is due by it finds it due."""
+        return self._persistence.now() - self._persistence.clock_uncertainty
 
     def _lead(self) -> bool:
         ttl = self._settings.lease_ttl
@@ -160,7 +166,7 @@ class Poller:
                 return self._hold_until(now, due)
             return nobody_runs(*_definition(due), now)
 
-        due = self._persistence.hold_due(now, hold, PAGE)
+        due = self._persistence.hold_due(self._certainly(), hold, PAGE)
         parked = [one for one in due if _definition(one) not in (runnable or ())]
         if parked:
             self._parked(parked)
@@ -200,22 +206,21 @@ class Poller:
         return now + timedelta(seconds=seconds)
 
     def _send_events(self) -> bool:
-        now = self._persistence.now()
-        hold = now + timedelta(seconds=self._settings.wake_grace)
-        events = self._persistence.hold_events(now, hold, PAGE)
+        hold = self._persistence.now() + timedelta(seconds=self._settings.wake_grace)
+        events = self._persistence.hold_events(self._certainly(), hold, PAGE)
         self._send([Message(EVENTS_QUEUE, event.id, event.traceparent) for event in events])
         return len(events) == PAGE
 
     def _purge_events(self) -> bool:
         """Delete one page of events that were kept long enough; True if there may be more."""
-        if time.monotonic() < self._purge_at:
+        if self._clock() < self._purge_at:
             return False
         before = self._persistence.now() - timedelta(seconds=self._settings.event_retention)
         purged = self._persistence.purge_events(before, PAGE)
         if purged:
             log.info("%d events from before %s are deleted", purged, before.isoformat())
         if purged < PAGE:
-            self._purge_at = time.monotonic() + PURGE_EVERY
+            self._purge_at = self._clock() + PURGE_EVERY
             self._forget_the_dead()
         return purged == PAGE
 

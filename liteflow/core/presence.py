@@ -15,8 +15,8 @@ from liteflow.core._version import __version__
 from liteflow.core.definition import WorkflowDefinition
 from liteflow.core.errors import ProviderError
 from liteflow.core.models import DefinitionRecord
-from liteflow.core.periodic import Periodic
 from liteflow.core.providers import PersistenceProvider
+from liteflow.core.runtime import THREADS, Runtime
 from liteflow.core.survey import ProcessRecord
 
 log = logging.getLogger("liteflow.presence")
@@ -47,12 +47,13 @@ class Presence:
         *,
         leading: Callable[[], bool | None] = lambda: None,
         revived: Callable[[], None] = lambda: None,
+        runtime: Runtime = THREADS,
     ) -> None:
         self._persistence = persistence
         self._definitions = definitions
         self._leading = leading
         self._revived = revived
-        self._periodic = Periodic("presence", self._beat_again)
+        self._periodic = runtime.periodic("presence", self._beat_again)
         now = persistence.now()
         self._last = ProcessRecord(
             id=uuid.uuid4().hex,
@@ -119,18 +120,19 @@ def alive(persistence: PersistenceProvider) -> list[ProcessRecord]:
 class Runnable:
     """What the living processes can run. Read again from the store after a second."""
 
-    def __init__(self, persistence: PersistenceProvider) -> None:
+    def __init__(self, persistence: PersistenceProvider, clock: Callable[[], float] = time.monotonic) -> None:
         self._persistence = persistence
+        self._clock = clock
         self._found: frozenset[DefinitionKey] = frozenset()
         self._until = 0.0
 
     def definitions(self) -> frozenset[DefinitionKey]:
         """Ids and versions that some process runs, or ran a moment ago."""
-        return self._found if time.monotonic() < self._until else self.read()
+        return self._found if self._clock() < self._until else self.read()
 
     def read(self) -> frozenset[DefinitionKey]:
         """Those that some process runs now."""
-        until = time.monotonic() + KNOWN_FOR
+        until = self._clock() + KNOWN_FOR
         self._found = frozenset(
             (definition.id, definition.version)
             for process in alive(self._persistence)

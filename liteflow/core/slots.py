@@ -24,10 +24,18 @@ LONG_WAIT = 0.005
 class Slots:
     """`count` threads that take jobs in order. `ended` is called from a slot's thread.
 
-    The threads are daemons: a body that never returns can't keep a process from ending.
+    The threads are daemons: a body that never returns can't keep a process from ending. `clock` is
+    monotonic, in seconds.
     """
 
-    def __init__(self, count: int, bodies: BodyRunner, ended: Callable[[Any, Any], None]) -> None:
+    def __init__(
+        self,
+        count: int,
+        bodies: BodyRunner,
+        ended: Callable[[Any, Any], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._bodies = bodies
         self._ended = ended
         self._jobs: deque[tuple[Work, bool, float]] = deque()
@@ -49,13 +57,13 @@ class Slots:
 
         Nobody is woken for it before `begin`.
         """
-        entry = (job, alone, time.monotonic())
+        entry = (job, alone, self._clock())
         with self._condition:
             self._jobs.append(entry)
 
     def begin(self) -> bool:
         """Have what was submitted begun. False if `overdue` is to be called after a moment."""
-        now = time.monotonic()
+        now = self._clock()
         with self._condition:
             if not self._jobs or self._sleeping == 0:
                 return True
@@ -67,7 +75,7 @@ class Slots:
 
     def overdue(self) -> bool:
         """Wake threads for jobs that were left to one that is not back. False: ask again in a moment."""
-        now = time.monotonic()
+        now = self._clock()
         with self._condition:
             if not self._jobs or self._sleeping == 0:
                 return True
@@ -105,27 +113,36 @@ class Slots:
         self._condition.notify(count)
 
     def _may_begin(self) -> bool:
+        while self._jobs and self._jobs[0][0].dropped:
+            self._jobs.popleft()  # its step has ended without it
         if not self._jobs:
             return False
         alone = self._jobs[0][1]
         return not self._short if alone else not any(self._short.values())
+
+    def _take(self) -> Work:
+        job, alone, _ = self._jobs.popleft()
+        self._running += 1
+        job.began = self._last_begin = self._clock()
+        if job.claim is None:
+            self._short[job] = alone
+        return job
+
+    def _over(self, job: Work) -> None:
+        self._running -= 1
+        if self._short.pop(job, None):
+            self._wake(self._sleeping)  # it was alone
 
     def _serve(self) -> None:
         job: Work | None = None
         while True:
             with self._condition:
                 if job is not None:
-                    self._running -= 1
-                    if self._short.pop(job, None):
-                        self._wake(self._sleeping)  # it was alone
+                    self._over(job)
                 while not self._may_begin() and not self._closed:
                     self._sleeping += 1
                     self._condition.wait()
                 if self._closed:
                     return
-                job, alone, _ = self._jobs.popleft()
-                self._running += 1
-                job.began = self._last_begin = time.monotonic()
-                if job.claim is None:
-                    self._short[job] = alone
+                job = self._take()
             self._ended(job, self._bodies.work(job))

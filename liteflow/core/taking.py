@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -52,7 +51,7 @@ class Taking(Hops):
         elif self._draining:
             delivery.nack()
         else:
-            self._begin(Activation(delivery.message.body, [delivery]))
+            self._begin(Activation(delivery.message.body, [delivery], clock=self._clock))
 
     def _begin(self, act: Activation) -> None:
         self._acts[act.instance_id] = act
@@ -64,12 +63,13 @@ class Taking(Hops):
         act.waiting_for = 0
         act.instance = act.definition = None
         act.turns.clear()
+        act.asked = len(act.deliveries)
         self._calls.acquire.put(f"workflow:{act.instance_id}", partial(self._leased, act))
 
     def _leased(self, act: Activation, outcome: Lease | Taken | Exception) -> None:
         if isinstance(outcome, Lease):
             act.lease = outcome
-            act.began = time.monotonic()
+            act.began = self._clock()
             self._load(act)
         elif isinstance(outcome, Taken):
             self._contended(act, outcome)
@@ -83,7 +83,9 @@ class Taking(Hops):
         if ended:
             self._into_inbox(act, ended)
             return
-        deliveries, act.deliveries, act.again = act.deliveries, [], False
+        # What came while we asked may be later than the holder's look: our mark does not speak for it.
+        deliveries, act.deliveries = act.deliveries[: act.asked], act.deliveries[act.asked :]
+        act.again = bool(act.deliveries)
         at = self._persistence.now() + timedelta(seconds=taken.expires_in)
 
         def lowered(result: object) -> None:

@@ -65,3 +65,21 @@ def test_bodies_that_end_at_once_are_run_by_the_thread_that_is_awake() -> None:
         assert done.acquire(timeout=10)
     assert len(threads) == 1
     slots.close()
+
+
+def test_a_body_that_nobody_wants_any_more_is_not_begun_when_its_turn_comes() -> None:
+    workflow, done = Gated(), threading.Semaphore(0)
+    slots = Slots(
+        1, BodyRunner(MemoryPersistenceProvider().now, Settings()), lambda job, ended: done.release()
+    )
+    unwanted = job(workflow, "unwanted")
+    for one in (job(workflow, "first"), unwanted, job(workflow, "last")):
+        slots.submit(one)
+    slots.begin()
+    wait_for("the first one runs", lambda: workflow.begun == ["first"])
+    unwanted.dropped = True  # its workflow was terminated meanwhile
+    workflow.gate.set()
+    for _ in ("first", "last"):
+        assert done.acquire(timeout=10)
+    assert workflow.begun == ["first", "last"]
+    slots.close()

@@ -198,7 +198,7 @@ def test_an_instance_is_purged_after_all_that_belongs_to_it(mongo_url: str, pref
         {"pointers": {"x": {}}},
         {"pointers": {"1": {"status": 1}}},
         {"pointers": 5},
-        {"data": {"id": ObjectId()}},
+        {"data": {"id": ObjectId("0123456789ab0123456789ab")}},
         {"version": None, "workflow_definition_id": None},
     ],
     ids=str,
