@@ -180,6 +180,9 @@ class Watch:
     ) -> None:
         """A transition was applied, now. `revision`, `before`, `consumed` and `claims` are from before it."""
         node = self._world.actor().node
+        if self._held_by(node, after.id) is None:
+            # It lost its lease, and still commits first: what the new holder has run counts for nothing.
+            self._lost[after.id] = self._world.micros
         if transition.revision != revision:
             self.tell(
                 "one history",
