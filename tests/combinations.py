@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from cloud_providers import lock_on, queue_on
 from sql_stores import drop
 
 from liteflow.core import LocalLockProvider, MemoryPersistenceProvider, SingleNodeQueueProvider
@@ -27,8 +28,11 @@ STORES = {
     "mariadb": "mariadb_url",
     "mongo": "mongo_url",
 }
-QUEUES = {"local": "", "rabbitmq": "amqp_url", "redis": "redis_url", "store": "store"}
-LOCKS = {"local": "", "redis": "redis_url", "store": "store"}
+CLOUDS = {"azure": "azure", "aws": "aws_endpoint"}
+"""By name: the fixture that gives the emulator's connection string or endpoint."""
+
+QUEUES = {"local": "", "rabbitmq": "amqp_url", "redis": "redis_url", "store": "store", **CLOUDS}
+LOCKS = {"local": "", "redis": "redis_url", "store": "store", **CLOUDS}
 """By name: the fixture that gives the URL, a URL, or nothing for what lives in the process; ``store`` is the
 database of the store, if that is a SQL database."""
 
@@ -56,6 +60,24 @@ COMBINATIONS = [
     "postgres+rabbitmq+store",
     "mariadb+redis+store",
     "mariadb+local+store",
+    "sqlite+azure+azure",
+    "postgres+azure+redis",
+    "mariadb+azure+store",
+    "mongo+azure+local",
+    "sqlite+aws+aws",
+    "postgres+aws+store",
+    "mariadb+aws+redis",
+    "mongo+aws+local",
+    "postgres+rabbitmq+azure",
+    "mariadb+redis+azure",
+    "mongo+rabbitmq+aws",
+    "postgres+redis+aws",
+    "mongo+local+azure",
+    "mariadb+local+aws",
+    "sqlite+store+azure",
+    "postgres+store+aws",
+    "mongo+azure+aws",
+    "sqlite+aws+azure",
 ]
 """Store, queue and lock."""
 
@@ -99,7 +121,12 @@ class Providers:
     def options(self) -> dict[str, Any]:
         """For a host on them: a scenario has one at a time, so a lock of this process will do."""
         shared = self.store != "memory"
-        return {"allow_local_lock": True} if shared and "local" in (self.queue, self.lock) else {}
+        options: dict[str, Any] = {}
+        if shared and "local" in (self.queue, self.lock):
+            options["allow_local_lock"] = True
+        if self.lock == "azure":
+            options["lease_ttl"] = 15.0  # the shortest there is
+        return options
 
     def make(self) -> tuple[Any, Any, Any]:
         """Store, queue and lock, not open."""
@@ -116,6 +143,10 @@ class Providers:
             drop(self._url(STORES[self.store]), self._prefix)
 
     def _shared(self, kind: str, where: str) -> Any:
+        for cloud, fixture in CLOUDS.items():
+            if where == fixture:
+                on = queue_on if kind == "queue" else lock_on
+                return on(cloud, self._url_of(fixture), self._prefix)
         return make(kind, self._url(where), self._prefix)
 
     def _url(self, where: str) -> str:

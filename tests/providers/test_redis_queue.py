@@ -17,7 +17,7 @@ import pytest
 import redis
 from servers import RedisServer, free_port
 
-from liteflow.core.commands import Answer, Command, Refusal
+from liteflow.core.commands import Answer, Command, DeadLetter, DeadLetters, Refusal
 from liteflow.core.errors import ProviderError, QueueUnavailableError, SettingsError, StoreUnavailableError
 from liteflow.core.providers import Delivery, Message, QueueProvider
 from liteflow.core.testing.queue import DEADLINE, Inbox, QueueContract, until
@@ -482,6 +482,8 @@ def test_a_command_of_thousands_of_fields_harms_nobody(
     assert attempts[0] is False
     ((_, dead),) = raw.xrange(f"{prefix}:dead")
     assert (dead["command"], dead["x-liteflow-error"]) == ("good", "bad")
+    assert provider.dead_letters(5) == DeadLetters(1, [DeadLetter("good", "bad", "because")])
+    assert provider.dead_letters(0) == DeadLetters(1, [])
     server.cancel()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from zlib import crc32
 
 import pytest
-from combinations import ALWAYS, COMBINATIONS, Providers
+from combinations import ALWAYS, CLOUDS, COMBINATIONS, Providers
 
 from liteflow.core import Workflow, WorkflowHost, configure_workflow_host
 from liteflow.core.providers import LockProvider, PersistenceProvider, QueueProvider
@@ -24,8 +24,9 @@ SHARE = {"sqlite": 10, "postgres": 10, "mariadb": 30}
 """Of so many scenarios one runs there, since all of them take minutes. ``LITEFLOW_TEST_SCENARIOS="sqlite
 postgres mariadb"`` runs every one over those that it names, and none over the others."""
 
-SHARE = 30
-"""Of so many scenarios one runs over each other combination, since all over all take a quarter of an hour.
+SHARE, CLOUD_SHARE = 30, 150
+"""Of so many scenarios one runs over each other combination, since all over all take hours: most of that over
+the emulators of clouds, where a message takes up to a second.
 ``LITEFLOW_TEST_SCENARIOS`` names combinations that run whole, and alone; ``all`` stands for all of them."""
 
 
@@ -44,7 +45,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         elif named:
             wanted = over in named
         else:
-            wanted = over in ALWAYS or crc32(item.nodeid.encode()) % SHARE == 0
+            share = CLOUD_SHARE if CLOUDS.keys() & over.split("+") else SHARE
+            wanted = over in ALWAYS or crc32(item.nodeid.encode()) % share == 0
         (kept if wanted else left).append(item)
     if left:
         config.hook.pytest_deselected(items=left)

@@ -83,6 +83,7 @@ def test_workflows_go_on_when_one_of_two_hosts_is_stopped(host: WorkflowHost, ar
     assert steps == Counter({(workflow, step): 1 for workflow in ids for step in STEPS})
 
 
+@pytest.mark.timeout(300)
 def test_workflows_go_on_when_one_of_two_processes_is_killed(
     host: WorkflowHost, arguments: Arguments
 ) -> None:
@@ -90,7 +91,7 @@ def test_workflows_go_on_when_one_of_two_processes_is_killed(
     log = arguments[-1]
     with other_process(arguments) as process:
         ids = [host.start_workflow("order") for _ in range(4 * WORKFLOWS)]
-        wait_for("both have run steps", lambda: len({by for _, _, by in runs(log)}) == 2)
+        wait_for("both have run steps", lambda: len({by for _, _, by in runs(log)}) == 2, 90)
         process.kill()
         process.wait()
     finish(host, ids)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from liteflow.core.commands import Answer, Command, CommandServer, Refusal
+from liteflow.core.commands import Answer, Command, CommandServer, DeadLetter, DeadLetters, Refusal
 from liteflow.core.errors import QueueUnavailableError, SettingsError
 from liteflow.core.providers import Consumer, Delivery, Message, QueueProvider
 from liteflow.providers.redis.broadcasting import Broadcast
@@ -156,6 +156,18 @@ class RedisQueueProvider(QueueProvider, CommandServer):
         self._check_open()
         return self._broadcast.subscribe(topic, callback)
 
+    def dead_letters(self, limit: int) -> DeadLetters:
+        """See `CommandServer.dead_letters`. For a command, its name stands for where it was sent."""
+        self._check_open()
+        try:
+            with self._server.client.pipeline(transaction=False) as pipe:
+                pipe.xlen(self._keys.dead)
+                pipe.xrange(self._keys.dead, count=max(limit, 1))
+                count, entries = answers_of(pipe)
+        except RedisError as exc:
+            raise self._server.error(exc) from exc
+        return DeadLetters(int(count), [_dead_letter(fields) for _, fields in entries[:limit]])
+
     def serve_commands(self, handler: Callable[[Command], Answer | Refusal], concurrency: int) -> Consumer:
         """Serve the stream ``<prefix>:commands``; see `CommandServer`."""
         self._check_open()
@@ -175,3 +187,11 @@ def _fields(message: Message) -> dict[Any, Any]:
     if message.traceparent is not None:
         fields[TRACEPARENT] = message.traceparent
     return fields
+
+
+def _dead_letter(fields: Mapping[bytes, bytes]) -> DeadLetter:
+    texts = {
+        key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in fields.items()
+    }
+    where = texts.get("command") or texts.get("x-liteflow-queue", "")
+    return DeadLetter(where, texts.get("x-liteflow-error", ""), texts.get("x-liteflow-reason", ""))
