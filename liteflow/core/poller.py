@@ -164,12 +164,14 @@ class Poller:
                 runnable = self._runnable.definitions()
             if _definition(due) in runnable:
                 return self._hold_until(now, due)
+            self._look_at_parked = True  # the next time, unless all goes well now
             return nobody_runs(*_definition(due), now)
 
         due = self._persistence.hold_due(self._certainly(), hold, PAGE)
         parked = [one for one in due if _definition(one) not in (runnable or ())]
         if parked:
             self._parked(parked)
+            self._look_at_parked = False
         self._wake([one for one in due if _definition(one) in (runnable or ())])
         return len(due) == PAGE
 

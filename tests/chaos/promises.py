@@ -101,7 +101,10 @@ def a_step_runs_twice_only_after_a_death_or_a_lost_lease(evidence: Evidence) -> 
     for runs in activations.values():
         for first, second in pairwise(runs):
             since = first.begin - LEASE_TTL
-            if not evidence.excuses([first.slot, second.slot], since, second.begin):
+            # Who lost its lease may still be the first to commit; then it is the new holder's run that is
+            # dropped, and repeated.
+            at_it = {run.slot for run in evidence.by_instance[first.instance]}
+            if not evidence.excuses(at_it, since, second.begin):
                 again = f"again in {second.slot} at {second.begin:.3f}"
                 yield f"{first.workflow} {first.instance} {first}, and {again}"
 

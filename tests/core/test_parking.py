@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
@@ -23,6 +24,7 @@ from liteflow.core import (
     WorkflowStatus,
 )
 from liteflow.core import presence as presence_module
+from liteflow.core.errors import StoreUnavailableError
 from liteflow.core.models import DefinitionRecord, Instance, Parked
 from liteflow.core.poller import Poller
 from liteflow.core.presence import alive
@@ -198,6 +200,29 @@ def test_a_new_leader_looks_at_what_its_predecessor_may_have_left(cluster: Clust
     poller.start()
     wait_for("it is sent again", lambda: len(cluster.queue.sent) == before + 1, 20)
     poller.stop()
+
+
+def test_what_was_parked_is_not_forgotten_if_the_answer_got_lost(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader parks it, does not learn so, and a worker has come and looked meanwhile."""
+    cluster.host(order()).start_workflow("order")
+    before, hold, lost = len(cluster.queue.sent), cluster.store.hold_due, threading.Event()
+
+    def hold_due(*arguments: Any) -> Any:
+        held = hold(*arguments)
+        if held and not lost.is_set():
+            lost.set()
+            cluster.store.beat(_process(cluster.store.now(), DefinitionRecord("order", 1, "x")))
+            raise StoreUnavailableError("the answer got lost")
+        return held
+
+    monkeypatch.setattr(cluster.store, "hold_due", hold_due)
+    poller = Poller(cluster.store, cluster.queue, cluster.lock, SETTINGS)
+    poller.start()
+    wait_for("it is sent again", lambda: len(cluster.queue.sent) == before + 1, 20)
+    poller.stop()
+    assert lost.is_set()
 
 
 def test_a_worker_that_was_taken_for_dead_looks_again(

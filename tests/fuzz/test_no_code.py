@@ -35,7 +35,7 @@ FORBIDDEN_MODULES = {
 }  # fmt: skip
 FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__", "execfile", "input", "globals", "breakpoint"}
 
-LOADERS = {"liteflow.worker.loading", "liteflow.worker.wiring"}
+LOADERS = {"liteflow.worker.loading", "liteflow.worker.discovery"}
 """What imports by name: the modules that the command line names, and the providers of URLs' schemes."""
 
 

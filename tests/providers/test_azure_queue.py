@@ -24,6 +24,8 @@ def opened(connection: str, prefix: str, **options: Any) -> Iterator[AzureQueueP
 
 
 class TestContract(QueueContract):
+    counts_held = True
+
     @pytest.fixture
     def provider(self, azure: str, prefix: str) -> Iterator[QueueProvider]:
         with opened(azure, prefix) as provider:

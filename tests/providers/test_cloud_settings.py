@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
@@ -230,23 +231,24 @@ def test_a_bare_connection_string_as_url_shows_no_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "package", "url", "extra"),
-    [
-        ("azure.storage.queue", "azure", "azure:" + STRING, "azure"),
-        ("boto3", "aws", "sqs://eu-west-1", "aws"),
-    ],
+    ("package", "url", "extra"),
+    [("azure-storage-queue", "azure:" + STRING, "azure"), ("boto3", "sqs://eu-west-1", "aws")],
 )
 def test_a_missing_driver_is_said_with_its_extra(
-    module: str, package: str, url: str, extra: str, monkeypatch: pytest.MonkeyPatch
+    package: str, url: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith(f"liteflow.providers.{package}")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, module, None)
+    def version(name: str) -> str:
+        if name == package:
+            raise PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr("liteflow.worker.discovery.version", version)
     with pytest.raises(SettingsError) as failure:
         Servers("sqlite:///x.db", url, "redis://x").host(Settings())
     scheme = url.partition(":")[0]
     assert str(failure.value) == (
-        f"--queue: the driver for {scheme}:// is not installed; pip install 'liteflow.core[{extra}]'"
+        f"--queue: the driver for {scheme}:// is not installed ({package} is missing);"
+        f" pip install 'liteflow.core[{extra}]'"
     )
 
 

@@ -34,8 +34,9 @@ def providers(*arguments: str) -> tuple[int, str]:
 
 
 def refusal(*arguments: str) -> str:
-    """The one line for a URL of one kind of provider that can't be used."""
-    code, output = providers(*arguments)
+    """The one line for a URL that can't be used. Of a database the store is asked."""
+    sql = arguments[0].startswith(("sqlite", "postgresql", "mysql", "mariadb"))
+    code, output = providers(*arguments, *(("--kind", "persistence") if sql else ()))
     assert code == 1
     (line,) = output.splitlines()
     assert line.startswith("Error: ")
@@ -95,8 +96,11 @@ def test_a_broken_entry_point_is_told(monkeypatch: pytest.MonkeyPatch, value: st
     [
         ("mongo_url", ["persistence mongodb://: MongoDB "]),
         ("mongo_replica_url", ["persistence mongodb://: MongoDB "]),
-        ("postgres_url", ["persistence postgresql://: PostgreSQL 1"]),
-        ("mariadb_url", ["persistence mariadb://: MariaDB 1"]),
+        (
+            "postgres_url",
+            [f"{kind} postgresql://: PostgreSQL 1" for kind in ("persistence", "queue", "lock")],
+        ),
+        ("mariadb_url", [f"{kind} mariadb://: MariaDB 1" for kind in ("persistence", "queue", "lock")]),
         ("amqp_url", ["queue amqp://: RabbitMQ "]),
         ("redis_url", ["queue redis://: Redis ", "lock redis://: Redis "]),
     ],

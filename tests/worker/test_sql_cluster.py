@@ -220,8 +220,8 @@ def test_a_worker_says_in_one_line_why_it_can_not_use_a_database(
     postgres_url: str, mariadb_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "names no database" in worker("postgresql://me:pa55w0rd@host")
-    away = worker(f"postgresql://me:pa55w0rd@127.0.0.1:{free_port()}/x")
-    assert "check host and port" in away
+    away = f"postgresql://me:pa55w0rd@127.0.0.1:{free_port()}/x"
+    assert "check host and port" in refused("list", "--store", away)  # a worker would wait for it
     assert "login was refused" in worker(postgres_url.replace("liteflow:liteflow", "liteflow:pa55w0rd", 1))
     assert "login was refused" in worker(mariadb_url.replace("root", "root:pa55w0rd", 1))
     assert "its folder exists" in worker(f"sqlite:////{tmp_path}/no/such/folder.db")

@@ -67,7 +67,8 @@ class Master:
         except RedisError as exc:
             # What a script itself may not do is no error of a kind of its own.
             if isinstance(exc, NoPermissionError) or "user executing the script" in str(exc):
-                raise ProviderError(f"redis {self.name} refuses what leases need on {key}: {exc}") from exc
+                told = explained(self.name, NoPermissionError(str(exc)), self._prefix)
+                raise ProviderError(f"{told}; leases need it on {key}") from exc
             self._away(exc)
 
     def run(self, script: str, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[int | None]:

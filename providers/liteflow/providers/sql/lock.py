@@ -29,6 +29,7 @@ from liteflow.providers.sql.errors import mapped, repeated
 from liteflow.providers.sql.opening import checked_prefix, opened_database
 from liteflow.providers.sql.schema import tables
 from liteflow.providers.sql.server_micros import server_micros
+from liteflow.providers.sql.servers import version_of
 
 log = logging.getLogger("liteflow.sql")
 
@@ -83,6 +84,11 @@ class SqlLockProvider(LockProvider):
             opened, self._opened = self._opened, None
         if opened is not None:
             opened.database.engine.dispose()
+
+    @mapped(LockUnavailableError)
+    def describe(self) -> str:
+        """The database and its version."""
+        return " ".join(self._leases.database.read(version_of))
 
     @property
     def _leases(self) -> _Leases:

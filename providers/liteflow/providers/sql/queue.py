@@ -19,6 +19,7 @@ from liteflow.providers.sql.database import Database
 from liteflow.providers.sql.errors import mapped, repeated
 from liteflow.providers.sql.opening import checked_prefix, opened_database
 from liteflow.providers.sql.schema import tables
+from liteflow.providers.sql.servers import version_of
 from liteflow.providers.sql.serving import Backend, Server
 from liteflow.providers.sql.signals import Bell
 from liteflow.providers.sql.subscribing import Subscriptions
@@ -96,6 +97,11 @@ class SqlQueueProvider(QueueProvider):
                 opened.bell.close()
                 opened.backend.database.engine.dispose()
                 opened.sending.engine.dispose()
+
+    @mapped(QueueUnavailableError)
+    def describe(self) -> str:
+        """The database and its version."""
+        return " ".join(self._open.sending.read(version_of))
 
     def _ring(self) -> None:
         opened = self._opened
