@@ -41,12 +41,22 @@ class Run:
         return f"{what} in {self.slot} at {self.begin:.3f}"
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A command in the queue of dead letters: its id, why it is there, and how it begins."""
+
+    message_id: str
+    error: str
+    reason: str
+    body: str
+
+
 @dataclass
 class Evidence:
     """All of it. `documents` are the instances as stored; `logs` what the log of commits tells of each.
 
     `wall` is what the wall clock shows when the monotonic one shows 0. `leftovers` are messages in queues
-    that nobody took, by queue; `dead` the reasons of dead letters. `exits` and `noise` are sentences about
+    that nobody took, by queue; `dead` the dead letters. `exits` and `noise` are sentences about
     processes that ended by themselves and about what they logged.
     """
 
@@ -56,7 +66,7 @@ class Evidence:
     disturbances: Sequence[Disturbance] = ()
     wall: float = 0.0
     leftovers: Mapping[str, int] = field(default_factory=dict)
-    dead: Sequence[str] = ()
+    dead: Sequence[Refused] = ()
     exits: Sequence[str] = ()
     noise: Sequence[str] = ()
     errors: Sequence[str] = ()

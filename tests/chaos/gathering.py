@@ -10,7 +10,7 @@ from typing import Any
 import pika
 import pymongo
 from chaos import oplog
-from chaos.evidence import Evidence
+from chaos.evidence import Evidence, Refused
 from chaos.fleet import Exit, Fleet
 from chaos.history import read
 from chaos.nemesis import Disturbance
@@ -52,7 +52,7 @@ def _errors(collection: pymongo.collection.Collection[dict[str, Any]]) -> Iterat
         yield f"{record['_id']} {record.get('step_id')}: {record['type']}: {record['message']}"
 
 
-def _queues(fleet: Fleet, workflows: list[str]) -> tuple[dict[str, int], list[str]]:
+def _queues(fleet: Fleet, workflows: list[str]) -> tuple[dict[str, int], list[Refused]]:
     topology = Topology(fleet.prefix, "quorum")
     names = [topology.queue(workflow_queue(workflow, 1)) for workflow in workflows]
     names += [topology.queue(EVENTS_QUEUE), topology.commands_queue]
@@ -63,7 +63,9 @@ def _queues(fleet: Fleet, workflows: list[str]) -> tuple[dict[str, int], list[st
         for _, properties, body in channel.consume(topology.dead, inactivity_timeout=1, auto_ack=True):
             if properties is None:
                 break
-            dead.append(f"{properties.headers.get('x-liteflow-reason')}: {body[:200]!r}")
+            headers = properties.headers or {}
+            error, reason = (headers.get(f"x-liteflow-{name}", "") for name in ("error", "reason"))
+            dead.append(Refused(properties.message_id or "", error, reason, repr(body[:200])))
     return depth, dead
 
 

@@ -167,10 +167,14 @@ class Producer:
         return False
 
     def amqp(self, random: random.Random) -> None:
-        """Starts over AMQP, as a program does that knows no LiteFlow: accepted when the broker confirms."""
+        """Starts over AMQP, as a program does that knows no LiteFlow: accepted when the broker confirms.
+
+        One in five is of a workflow that nobody has: it is to be refused, with a reason.
+        """
         message_id = uuid.uuid4().hex
         reference = f"{self.slot}-{next(self._count)}"
-        body = {"workflow": "chain", "data": {}, "reference": reference}
+        wrong = random.random() < 0.2
+        body = {"workflow": "unheard-of" if wrong else "chain", "data": {}, "reference": reference}
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -181,6 +185,9 @@ class Producer:
                     self.history.write("failed", call="amqp", error=f"{type(exc).__name__}: {exc}")
                     return
                 time.sleep(0.3)
+        if wrong:
+            self.history.write("wrong", command=message_id)
+            return
         instance = start_id(f"message:{message_id}")
         self.history.write("started", instance=instance, workflow="chain", reference=reference, data={})
 

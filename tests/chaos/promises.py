@@ -204,8 +204,18 @@ def nothing_is_left_in_queues(evidence: Evidence) -> Iterator[str]:
     for queue, count in evidence.leftovers.items():
         if count:
             yield f"{count} messages are in {queue} after everything has ended"
-    for reason in evidence.dead:
-        yield f"a dead letter: {reason}"
+
+
+def wrong_commands_are_refused_with_a_reason(evidence: Evidence) -> Iterator[str]:
+    """None is lost, and nothing that was right is refused. After a death one may be refused twice."""
+    wrong = {line["command"] for line in evidence.lines("wrong")}
+    for command in sorted(wrong - {letter.message_id for letter in evidence.dead}):
+        yield f"the wrong command {command} was accepted, and is not among the dead letters"
+    for letter in evidence.dead:
+        if letter.message_id not in wrong:
+            yield f"{letter.body} was refused: {letter.error}: {letter.reason}"
+        elif not letter.error or not letter.reason:
+            yield f"the wrong command {letter.message_id} was refused without a reason"
 
 
 def processes_live_on(evidence: Evidence) -> Iterator[str]:
@@ -229,6 +239,7 @@ PROMISES: tuple[Check, ...] = (
     sagas_undo_backwards_and_once,
     answers_belong_to_their_questions,
     nothing_is_left_in_queues,
+    wrong_commands_are_refused_with_a_reason,
     processes_live_on,
 )
 

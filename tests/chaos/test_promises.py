@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from chaos.evidence import Evidence
+from chaos.evidence import Evidence, Refused
 from chaos.nemesis import Disturbance
 from chaos.oplog import Stored, applied
 from chaos.promises import broken
@@ -34,7 +34,8 @@ class World:
         self.history: list[dict[str, Any]] = []
         self.documents: dict[str, Document] = {}
         self.logs: dict[str, Stored] = {}
-        self.more: dict[str, Any] = {}
+        self.more: dict[str, Any] = {"dead": [Refused("w", "unknown_workflow", "there is none", "{}")]}
+        self.history.append({"what": "wrong", "command": "w", "mono": 1.0})
         self.add("saga", "booking", {"fails": True}, [s for s in STEPS if s != "car"])
         self.history += run(99, "saga", "car", 13.5)[:1]
         self.add(
@@ -182,8 +183,16 @@ def left_over(world: World) -> None:
     world.more["leftovers"] = {"chaos.commands": 1}
 
 
-def dead_letter(world: World) -> None:
-    world.more["dead"] = ["malformed"]
+def refused_for_no_reason(world: World) -> None:
+    world.more["dead"] = [*world.more["dead"], Refused("right", "bad_data", "malformed", "{}")]
+
+
+def refused_without_a_word(world: World) -> None:
+    world.more["dead"] = [Refused("w", "", "", "{}")]
+
+
+def refusal_lost(world: World) -> None:
+    world.more["dead"] = []
 
 
 def died(world: World) -> None:
@@ -218,7 +227,9 @@ BROKEN: list[tuple[Callable[[World], None], str]] = [
     (undone_forwards, "sagas undo backwards and once"),
     (wrong_answer, "answers belong to their questions"),
     (left_over, "nothing is left in queues"),
-    (dead_letter, "nothing is left in queues"),
+    (refused_for_no_reason, "wrong commands are refused with a reason"),
+    (refused_without_a_word, "wrong commands are refused with a reason"),
+    (refusal_lost, "wrong commands are refused with a reason"),
     (died, "processes live on"),
     (failed_step, "processes live on"),
 ]
