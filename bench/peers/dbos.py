@@ -47,11 +47,14 @@ def chain():
 
 DBOS.launch()
 if ACT == "prepare":
-    DBOS.register_queue("chains", worker_concurrency=16, polling_interval_sec=0.05)
+    DBOS.register_queue("chains", worker_concurrency=int(ARGUMENT), polling_interval_sec=0.05)
     DBOS.destroy()
 else:
     threading.Event().wait()
 """
+
+IN_FLIGHT = {"postgresql": 16, "sqlite": 64}
+"""Workflows that a process has in hand, by the scheme of a URL: which of the two was the faster one there."""
 
 
 def rates(env: Env, count: int) -> Figures:
@@ -120,7 +123,7 @@ def _rate(interpreter: Path, url: str, number: int, count: int) -> float:
         script, log = folder / "app.py", folder / "log"
         script.write_text(APP)
         command = [str(interpreter), str(script), url]
-        output([*command, "prepare", "prepare"], folder=folder)
+        output([*command, "prepare", str(IN_FLIGHT[url.partition(":")[0]])], folder=folder)
         output([*command, "submit", str(count)], folder=folder)
         running = []
         try:
