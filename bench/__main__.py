@@ -29,6 +29,7 @@ from bench import (
     parallel,
     providers,
     scale,
+    stores,
     submit,
     takeover,
     timers,
@@ -55,9 +56,10 @@ ALL: list[Workload] = [
         takeover,
         memory,
         providers,
+        stores,
     )
 ]
-LONG = {"memory", "providers"}
+LONG = {"memory", "providers", "stores"}
 """Run only when they are asked for by name."""
 
 
@@ -69,7 +71,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     listed = ", ".join(workload.name for workload in ALL)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{listed}; default: all but {' and '.join(sorted(LONG))}"
+        "names", nargs="*", metavar="NAME", help=f"{listed}; default: all but {', '.join(sorted(LONG))}"
     )
     parser.add_argument("--runs", type=int, help="how often each is run (5; with --quick 1)")
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that it works")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bench.harness import Env, Figures
 from bench.peers import celery, dbos, dramatiq, original, restate
 from bench.peers.environment import Peer, PeerError
@@ -29,11 +31,15 @@ def chain_rates(env: Env, count: int) -> Figures:
 
 def rates(name: str, env: Env, count: int) -> Figures:
     """Chains a second of a peer. If it can't be had here nothing, and a word why."""
-    peer = PEERS[name]
+    return had(name, lambda: PEERS[name].rates(env, count))
+
+
+def had(name: str, measured: Callable[[], Figures]) -> Figures:
+    """What was measured of a peer. If it can't be had here nothing, and a word why."""
     try:
-        return peer.rates(env, count)
+        return measured()
     except (PeerError, CommandError, TimeoutError) as exc:
-        print(f"  {peer.title} is left out: {exc}", flush=True)
+        print(f"  {PEERS[name].title} is left out: {exc}", flush=True)
         return {}
 
 

@@ -1,36 +1,40 @@
-"""DBOS on PostgreSQL (fsync on): workflows of ten steps, drained from its queue.
+"""DBOS on PostgreSQL (fsync on) and on SQLite: workflows of ten steps, drained from its queue.
 
 A quarter of the instances, since it takes longest; the rate is from the first step to the last end.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
+import sqlite3
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bench.harness import Env, Figures, free_port, rate, until
+from servers import PostgresServer, ServerError
+from sqlalchemy import make_url, text
+
+from bench.harness import Env, Figures, rate
 from bench.peers.environment import Peer, PeerError, processes, python, version
-from bench.processes import CommandError, kill, output, spawn
+from bench.processes import kill, output, spawn
+from liteflow.providers.sql.connection import create
 
 APP = """
 import sys, threading
-from dbos import DBOS, DBOSClient, Queue
+from dbos import DBOS, DBOSClient
 
-URL = sys.argv[1]
-if sys.argv[2] == "submit":
+URL, ACT, ARGUMENT = sys.argv[1:]
+if ACT == "submit":
     client = DBOSClient(system_database_url=URL)
-    for _ in range(int(sys.argv[3])):
+    for _ in range(int(ARGUMENT)):
         client.enqueue({"queue_name": "chains", "workflow_name": "chain"})
     client.destroy()
     sys.exit()
 
-DBOS(config={"name": "bench", "system_database_url": URL, "run_admin_server": False, "log_level": "ERROR"})
-queue = Queue("chains", worker_concurrency=16, polling_interval_sec=0.05)
+config = {"name": "bench", "system_database_url": URL, "run_admin_server": False, "log_level": "ERROR"}
+DBOS(config={**config, "executor_id": ARGUMENT})  # by which it counts what a process has in hand
 
 @DBOS.step()
 def nothing():
@@ -42,105 +46,108 @@ def chain():
         nothing()
 
 DBOS.launch()
-if sys.argv[2] == "prepare":
+if ACT == "prepare":
+    DBOS.register_queue("chains", worker_concurrency=int(ARGUMENT), polling_interval_sec=0.05)
     DBOS.destroy()
 else:
     threading.Event().wait()
 """
 
+IN_FLIGHT = {"postgresql": 16, "sqlite": 64}
+"""Workflows that a process has in hand, by the scheme of a URL: which of the two was the faster one there."""
+
 
 def rates(env: Env, count: int) -> Figures:
-    """Chains a second by number of worker processes."""
-    if _binary("initdb") is None:
-        raise PeerError("PostgreSQL is not installed (apt-get install postgresql)")
-    interpreter = python(env, "dbos", "dbos", "psycopg[binary]")
-    return {f"DBOS, {processes(number)}": _rate(interpreter, number, max(count // 4, 1)) for number in (1, 2)}
+    """Chains a second by number of worker processes, on a PostgreSQL of its own."""
+    interpreter = _interpreter(env)
+    server = PostgresServer()
+    try:
+        url = server.start().url
+        return {
+            f"DBOS, {processes(number)}": _on_postgres(interpreter, url, number, max(count // 4, 1))
+            for number in (1, 2)
+        }
+    except ServerError as exc:
+        raise PeerError(str(exc)) from exc
+    finally:
+        server.close()
 
 
-@dataclass(frozen=True)
-class Postgres:
-    """A server of our own."""
+def on_postgres(env: Env, url: str, count: int) -> Figures:
+    """Chains a second of one process, in a database of its own on this server."""
+    return {"DBOS, PostgreSQL": _on_postgres(_interpreter(env), url, 1, count)}
 
-    folder: Path
-    port: int
 
-    @property
-    def url(self) -> str:
-        return f"postgresql://postgres@127.0.0.1:{self.port}/bench"
+def on_sqlite(env: Env, count: int) -> Figures:
+    """Chains a second of one process: on a file as DBOS makes it, and on one with a write-ahead log."""
+    interpreter, found = _interpreter(env), Figures()
+    for label in ("as it comes", "WAL"):
+        with tempfile.TemporaryDirectory(prefix="liteflow-bench-dbos-") as folder:
+            path = f"{folder}/dbos.sqlite"
+            if label == "WAL":
+                made = sqlite3.connect(path)
+                made.execute("PRAGMA journal_mode = WAL")  # which the file keeps
+                made.close()
+            found[f"DBOS, SQLite, {label}"] = _rate(interpreter, f"sqlite:///{path}", 1, count)
+    return found
 
-    def ask(self, query: str, database: str = "bench") -> str:
-        """What psql prints for a query."""
-        command = [str(_binary("psql")), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-At"]
-        return output([*command, "-c", query, database], folder=self.folder).strip()
 
-    def answers(self) -> bool:
-        """True when it takes connections."""
-        try:
-            return self.ask("select 1", "postgres") == "1"
-        except CommandError:
-            return False
+def _interpreter(env: Env) -> Path:
+    return python(env, "dbos", "dbos", "psycopg[binary]")
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL as it comes, which syncs each commit, run by an unprivileged user."""
-    with tempfile.TemporaryDirectory(prefix="liteflow-bench-pg-") as name:
+def _database(url: str) -> Iterator[str]:
+    """The URL of a database of its own beside the one of this URL."""
+    name = f"dbos{uuid.uuid4().hex[:8]}"
+    engine = create(url, {}).execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+            yield make_url(url).set(database=name).render_as_string(hide_password=False)
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    finally:
+        engine.dispose()
+
+
+def _on_postgres(interpreter: Path, url: str, number: int, count: int) -> float:
+    with _database(url) as its:
+        return _rate(interpreter, its, number, count)
+
+
+def _rate(interpreter: Path, url: str, number: int, count: int) -> float:
+    schema = "dbos." if url.startswith("postgresql") else ""
+    engine = create(url, {}).execution_options(isolation_level="AUTOCOMMIT")
+    with tempfile.TemporaryDirectory(prefix="liteflow-bench-dbos-") as name:
         folder = Path(name)
-        folder.chmod(0o777)  # the server's user makes its folder in it
-        user = "postgres" if os.geteuid() == 0 else None
-        server = Postgres(folder, free_port())
-        data = f"{folder}/data"
-        initdb = [str(_binary("initdb")), "-D", data, "-U", "postgres", "-A", "trust"]
-        output(initdb, folder=folder, user=user)
-        options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
-        command = [str(_binary("postgres")), "-D", data, "-p", str(server.port), *options]
-        (folder / "log").touch()
-        running = spawn(command, folder=folder, user=user, log=folder / "log")
-        try:
-            until(server.answers, 60, 0.1)
-            server.ask("create database bench", "postgres")
-            yield server
-        finally:
-            kill([running])
-
-
-def _binary(name: str) -> Path | None:
-    places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    found = str(places[-1]) if places else shutil.which(name)
-    return None if found is None else Path(found)
-
-
-def _version(env: Env) -> str:
-    server = (
-        output([str(_binary("postgres")), "--version"], folder=Path("/")).strip()
-        if _binary("postgres")
-        else ""
-    )
-    return f"{server}, {version(env, 'dbos', 'dbos', 'psycopg')}"
-
-
-def _rate(interpreter: Path, number: int, count: int) -> float:
-    with postgres() as server:
-        script = server.folder / "app.py"
+        script, log = folder / "app.py", folder / "log"
         script.write_text(APP)
-        command = [str(interpreter), str(script), server.url]
-        output([*command, "prepare"], folder=server.folder)
-        output([*command, "submit", str(count)], folder=server.folder)
-
-        def moved() -> bool:
-            return server.ask("select exists (select 1 from dbos.operation_outputs)") == "t"
-
-        def ended() -> int:
-            return int(server.ask("select count(*) from dbos.workflow_status where status = 'SUCCESS'"))
-
-        log = server.folder / "app.log"
-        running = [spawn([*command, "work"], folder=server.folder, log=log) for _ in range(number)]
+        command = [str(interpreter), str(script), url]
+        output([*command, "prepare", str(IN_FLIGHT[url.partition(":")[0]])], folder=folder)
+        output([*command, "submit", str(count)], folder=folder)
+        running = []
         try:
-            return rate(moved, ended, count)
+            with engine.connect() as watching:
+
+                def ask(what: str) -> Any:
+                    return watching.scalar(text(f"SELECT {what}"))
+
+                for place in range(number):
+                    running.append(spawn([*command, "work", f"worker-{place}"], folder=folder, log=log))
+                return rate(
+                    lambda: bool(ask(f"EXISTS (SELECT 1 FROM {schema}operation_outputs)")),
+                    lambda: int(ask(f"count(*) FROM {schema}workflow_status WHERE status = 'SUCCESS'")),
+                    count,
+                )
         except TimeoutError as exc:
             raise PeerError(f"{exc}: {log.read_text(errors='replace')[-1000:]}") from exc
         finally:
             kill(running)
+            engine.dispose()
+
+
+def _version(env: Env) -> str:
+    return version(env, "dbos", "dbos", "psycopg")
 
 
 PEER = Peer("DBOS", rates, _version)
