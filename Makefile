@@ -53,7 +53,7 @@ simulate: $(VENV)/test.stamp ## Histories of a simulated cluster, checked for br
 	@$(BIN)/python -m liteflow.core.testing.simulation --seeds $(SEEDS) $(if $(FIRST),--first $(FIRST)) $(ARGS)
 
 chaos: setup ## Hurt a cluster for SECONDS=600 and check every promise; SEED=n decides what happens when
-	@PYTHONPATH=.:providers:worker:tests $(BIN)/python -m chaos.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -m chaos.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 compose-check: ## The compose file for real: three workers, one killed, orders from Node.js (needs Docker)
 	@deploy/check-compose.sh

@@ -14,15 +14,15 @@ from liteflow.core.transition import Transition
 class Draft:
     """Copy on write: the instance that it was made of stays as it is.
 
-    `after` is the state as it will be; read it freely, change it only through the methods, which also
-    write the change down in `transition`.
+    `before` is the state as it is, `after` as it will be; read it freely, change it only through the
+    methods, which also write the change down in `transition`.
     """
 
     def __init__(self, instance: Instance, now: datetime) -> None:
         self.now = now
         self.transition = Transition(instance.id, instance.revision, instance.inbox_sequence)
         self.after = instance.copy()
-        self._before = instance
+        self.before = instance
 
     @property
     def changed(self) -> bool:
@@ -92,7 +92,7 @@ class Draft:
         """Drop the collection of a for_each that has ended."""
         if self.after.items.pop(pointer_id, None) is not None:
             self.transition.items_set.pop(pointer_id, None)
-            if pointer_id in self._before.items:
+            if pointer_id in self.before.items:
                 self.transition.items_removed.append(pointer_id)
 
     def set_claim(self, pointer_id: str, claim: Claim) -> None:
@@ -105,7 +105,7 @@ class Draft:
         """A claim is over."""
         if self.after.claims.pop(pointer_id, None) is not None:
             self.transition.claims_set.pop(pointer_id, None)
-            if pointer_id in self._before.claims:
+            if pointer_id in self.before.claims:
                 self.transition.claims_removed.append(pointer_id)
 
     def add_error(self, error: ErrorRecord) -> None:

@@ -225,8 +225,10 @@ class _Advance(FailureRules):
 
     def _finish(self, lease_until: datetime | None) -> Transition:
         transition, after = self.draft.transition, self.after
-        if transition.pointers or transition.pointers_removed:
-            transition.waits = after.waits() if not after.status.ended else []
+        if after.status.ended:
+            transition.waits = []
+        elif self._waits_changed(transition):
+            transition.waits = after.waits()
         sleeping = [p.sleep_until for p in after.open_pointers() if p.sleep_until is not None]
         next_execution = min(sleeping) if sleeping and not after.status.ended else None
         if next_execution != after.next_execution:
@@ -237,6 +239,14 @@ class _Advance(FailureRules):
             transition.wake_at = min(transition.wake_at or lease_until, lease_until)
         transition.crashes = 0 if self.progress else after.crashes
         return transition
+
+    def _waits_changed(self, transition: Transition) -> bool:
+        """True if a pointer has changed that waits for an event, or did."""
+        before, waiting = self.draft.before.pointers, PointerStatus.WAITING_FOR_EVENT
+        return any(
+            pointer.status is waiting or (key in before and before[key].status is waiting)
+            for key, pointer in transition.pointers.items()
+        )
 
     def _begin_instance(self) -> None:
         self.draft.set("begun", True)
