@@ -28,7 +28,7 @@ setup: $(VENV)/test.stamp ## A virtualenv in .venv with all that development nee
 
 # Tests wait more than they compute, so two processes run them, each with servers of its own.
 test: setup ## All tests, on real servers that are started for them; ARGS="tests/core -k name" for some
-	@$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist loadfile)
+	@$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist loadfile --no-loadscope-reorder)
 
 scenarios: setup ## All scenarios over all combinations of providers, or COMBINATIONS="sqlite+local+local ..."
 	@LITEFLOW_TEST_SCENARIOS="$(or $(COMBINATIONS),all)" $(BIN)/python -m pytest tests/scenarios $(ARGS)
