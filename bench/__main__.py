@@ -11,6 +11,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,6 +60,9 @@ ALL: list[Workload] = [
         stores,
     )
 ]
+INTERRUPTED = 130
+"""The exit code after Ctrl-C or SIGTERM."""
+
 LONG = {"memory", "providers", "stores"}
 """Run only when they are asked for by name."""
 
@@ -122,6 +126,11 @@ def draw(path: Path, results: dict[Workload, list[Figures]]) -> None:
 
 
 def _stop(*_: object) -> NoReturn:
+    # Where the interrupt lands in code that takes it for its own, the process ends all the same, and with it
+    # those that it has started.
+    late = threading.Timer(10, os._exit, (INTERRUPTED,))
+    late.daemon = True
+    late.start()
     raise KeyboardInterrupt
 
 
@@ -143,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     finally:
         servers.close()
 

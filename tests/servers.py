@@ -138,8 +138,11 @@ class LocalServer:
         self.processes = []
 
     def pause(self) -> None:
-        """Make it hang."""
-        os.killpg(self.processes[-1].pid, signal.SIGSTOP)
+        """Make it hang; returns when it does."""
+        pid = self.processes[-1].pid
+        os.killpg(pid, signal.SIGSTOP)
+        state = Path(f"/proc/{pid}/stat")
+        wait_for("it has stopped", lambda: state.read_text().rpartition(")")[2].split()[0] == "T", 10)
 
     def resume(self) -> None:
         """Let it go on."""

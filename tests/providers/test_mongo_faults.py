@@ -321,7 +321,7 @@ def proxy(mongo_url: str) -> Iterator[Proxy]:
 def through(proxy: Proxy, prefix: str) -> Iterator[MongoPersistenceProvider]:
     """A provider whose answers the proxy may lose."""
     url = f"mongodb://127.0.0.1:{proxy.port}/liteflow?directConnection=true"
-    provider = MongoPersistenceProvider(url, prefix=prefix, **IMPATIENT)
+    provider = MongoPersistenceProvider(url, prefix=prefix, **{**IMPATIENT, "serverSelectionTimeoutMS": 5000})
     provider.open()
     yield provider
     provider.close()
