@@ -135,7 +135,7 @@ def test_what_waits_for_an_event_takes_it_when_a_worker_comes(deployment: Deploy
     deployment.client.publish_event("paid", "k")
     wait_for("it is parked", lambda: deployment.stored(instance_id).parked, 20)
     assert deployment.stored(instance_id).revision == before
-    # The event's wake-up, and one of the scheduler's if it was not quick enough: nobody tries again and again.
+    # The event's wake-up, and perhaps one of the scheduler's: nobody tries again and again.
     assert deployment.client.queue.depth(workflow_queue("waiting", 1)) <= 2
     deployment.ready(deployment.worker("WAITING"))
     deployment.completes(instance_id)
