@@ -48,7 +48,7 @@ class Broken:
 class Run:
     """One run of a body. `position` counts what was stored of its pointer before.
 
-    `held` tells that its node had the instance's lease, or that the body runs under a claim.
+    `held` tells that its node had the instance's lease, since when, or that the body runs under a claim.
     """
 
     instance_id: str
@@ -59,6 +59,7 @@ class Run:
     micros: int
     position: int
     held: bool
+    since: int
 
 
 @dataclass(slots=True)
@@ -144,6 +145,7 @@ class Watch:
         mine = Run(
             instance_id, pointer.id, job.step.id, pointer.retry_count + 1, node, self._world.micros,
             self._positions[key], lease is not None or job.claim is not None,
+            lease.at if lease is not None else self._world.micros - 1,
         )  # fmt: skip
         self.runs.append(mine)
         if job.dropped:
@@ -165,7 +167,7 @@ class Watch:
     def _excuses(self, last: Run, mine: Run) -> bool:
         """May a body run again? Its process died, or somebody does not know yet that a lease was lost."""
         lost = self._lost.get(mine.instance_id, -1)
-        return last.node.dead or not last.held or lost >= last.micros or (lost >= 0 and not mine.held)
+        return last.node.dead or not last.held or lost > last.since or (lost >= 0 and not mine.held)
 
     # ------------------------------------------------------------------------------------------ commits
 
