@@ -19,9 +19,12 @@ PRINTS = {
 }
 
 
+pytestmark = pytest.mark.timeout(300)  # 1,000 orders go to the disk step by step
+
+
 def run(name: str) -> list[str]:
     command = [sys.executable, "-m", f"samples.{name}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=270)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout.splitlines()

@@ -111,7 +111,7 @@ def test_orders_complete_though_workers_are_killed(cluster: Cluster) -> None:
     cluster.submit(ORDERS)
     for _ in range(2):
         before = cluster.ran()
-        wait_for("work goes on", lambda before=before: cluster.ran() > before + 20, 30)
+        wait_for("work goes on", lambda before=before: cluster.ran() > before + 20, 60)
         workers[0].kill()
         workers.pop(0).wait()
         workers.append(cluster.worker())
