@@ -50,7 +50,7 @@ def every_instance_ends(evidence: Evidence) -> Iterator[str]:
         if document["status"] not in (COMPLETE, TERMINATED):
             blocked = [
                 f"{pointer['step_id']} {PointerStatus(pointer['status']).name}"
-                for pointer in document["pointers"].values()
+                for pointer in document.get("pointers", {}).values()
                 if not pointer.get("end_time")
             ]
             yield (
