@@ -35,6 +35,9 @@ BACKLOG = 200
 LONGEST_HOLD = 300.0
 """Seconds; the growing time after which an instance that nobody looked at is sent again."""
 
+DOUBLINGS = 2
+"""So often that time doubles if no backlog explains why nobody looked: then its message got lost."""
+
 PURGE_EVERY = 3600.0
 """Seconds between two looks for events that are old enough to be deleted."""
 
@@ -157,13 +160,14 @@ class Poller:
         """One page; True if there may be more."""
         now = self._persistence.now()
         runnable: frozenset[DefinitionKey] | None = None
+        depths: dict[str, int] = {}
 
         def hold(due: Due) -> datetime | Parked:
             nonlocal runnable
             if runnable is None:  # not asked for when nothing is due
                 runnable = self._runnable.definitions()
             if _definition(due) in runnable:
-                return self._hold_until(now, due)
+                return self._hold_until(now, due, depths)
             self._look_at_parked = True  # the next time, unless all goes well now
             return nobody_runs(*_definition(due), now)
 
@@ -172,7 +176,7 @@ class Poller:
         if parked:
             self._parked(parked)
             self._look_at_parked = False
-        self._wake([one for one in due if _definition(one) in (runnable or ())])
+        self._wake([one for one in due if _definition(one) in (runnable or ())], depths)
         return len(due) == PAGE
 
     def _parked(self, parked: list[Due]) -> None:
@@ -186,16 +190,12 @@ class Poller:
                 self._told_of.add(definition)
                 log.warning("no worker with %s version %d is alive: its instances are parked", *definition)
 
-    def _wake(self, due: list[Due]) -> None:
-        depths: dict[str, int] = {}
+    def _wake(self, due: list[Due], depths: dict[str, int]) -> None:
         messages = []
         for one in due:
-            queue = workflow_queue(one.workflow_definition_id, one.version)
             if one.message_sent or one.holds:
-                if queue not in depths:
-                    depths[queue] = self._queue.depth(queue)
-                if depths[queue] > BACKLOG:
-                    continue  # its message is in the backlog
+                if self._backlog(one, depths):
+                    continue  # its message is in it
                 log.info(
                     "workflow %s was due at %s and nobody has looked at it; sending its id again",
                     one.instance_id, one.wake_at.isoformat(),
@@ -203,9 +203,18 @@ class Poller:
             messages.append(_message(one))
         self._send(messages)
 
-    def _hold_until(self, now: datetime, due: Due) -> datetime:
-        seconds = min(self._settings.wake_grace * 2**due.holds, LONGEST_HOLD)
-        return now + timedelta(seconds=seconds)
+    def _backlog(self, due: Due, depths: dict[str, int]) -> bool:
+        """Do many messages wait where its own would? `depths` are those that were asked for already."""
+        queue = workflow_queue(due.workflow_definition_id, due.version)
+        if queue not in depths:
+            depths[queue] = self._queue.depth(queue)
+        return depths[queue] > BACKLOG
+
+    def _hold_until(self, now: datetime, due: Due, depths: dict[str, int]) -> datetime:
+        doublings = due.holds
+        if doublings > DOUBLINGS and not self._backlog(due, depths):
+            doublings = DOUBLINGS
+        return now + timedelta(seconds=min(self._settings.wake_grace * 2**doublings, LONGEST_HOLD))
 
     def _send_events(self) -> bool:
         hold = self._persistence.now() + timedelta(seconds=self._settings.wake_grace)

@@ -26,7 +26,7 @@ from liteflow.core import (
 from liteflow.core import presence as presence_module
 from liteflow.core.errors import StoreUnavailableError
 from liteflow.core.models import DefinitionRecord, Instance, Parked
-from liteflow.core.poller import Poller
+from liteflow.core.poller import BACKLOG, Poller
 from liteflow.core.presence import alive
 from liteflow.core.providers import Due, Message, workflow_queue
 from liteflow.core.survey import ProcessRecord
@@ -223,6 +223,29 @@ def test_what_was_parked_is_not_forgotten_if_the_answer_got_lost(
     wait_for("it is sent again", lambda: len(cluster.queue.sent) == before + 1, 20)
     poller.stop()
     assert lost.is_set()
+
+
+@pytest.mark.parametrize(("depth", "doublings"), [(0, 2), (BACKLOG, 2), (BACKLOG + 1, 9)])
+def test_what_got_lost_is_sent_again_soon_and_a_backlog_is_left_alone(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, depth: int, doublings: int
+) -> None:
+    now, held = cluster.store.now(), list[Any]()
+    cluster.store.beat(_process(now, DefinitionRecord("order", 1, "x")))
+    due = Due("lost", "order", 1, now, True, 9)
+
+    def hold_due(now: datetime, hold_until: Callable[[Due], Any], limit: int) -> list[Due]:
+        if not held:
+            held.append(hold_until(due) - cluster.store.now())
+        return []
+
+    monkeypatch.setattr(cluster.store, "hold_due", hold_due)
+    monkeypatch.setattr(cluster.queue, "depth", lambda queue: depth)
+    poller = Poller(cluster.store, cluster.queue, cluster.lock, SETTINGS)
+    poller.start()
+    wait_for("it is held", lambda: held, 20)
+    poller.stop()
+    longest = timedelta(seconds=SETTINGS.wake_grace * 2**doublings)
+    assert longest / 2 < held[0] <= longest
 
 
 def test_a_worker_that_was_taken_for_dead_looks_again(
