@@ -39,7 +39,7 @@ DRIFT_LEAST = 0.002
 THREADS = 16
 """The server takes one lease in a request, so that many are asked for side by side."""
 
-TURNS = 5
+TURNS = 6
 """So often a blob may come and go under our hands until we ask to be sent again instead."""
 
 REFUSED = {"LeaseAlreadyPresent", "LeaseIsBreakingAndCannotBeAcquired", "LeaseIsBrokenAndCannotBeRenewed"}
@@ -112,16 +112,16 @@ class AzureLockProvider(LockProvider):
 
     def _acquire(self, name: str, duration: int) -> Lease | Taken:
         token = str(uuid.uuid4())
-        lease, marked = self._try(name, token, duration), False
+        marked = False
         for _ in range(TURNS):
+            lease = self._try(name, token, duration)
             if isinstance(lease, Lease):
                 return lease
-            if lease is False and marked:
-                return Taken(float(duration))
             if lease is False:
+                if marked:
+                    return Taken(float(duration))
                 self._mark(name).upload_blob(b"", overwrite=True)
                 marked = True
-            lease = self._try(name, token, duration)
         # Others take it and give it back faster than we can tell; maybe none of them has seen our mark.
         return Taken(0.001, resend=True)
 
