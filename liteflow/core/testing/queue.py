@@ -103,7 +103,8 @@ class QueueContract:
         sent = [Message("one", "ä/1"), Message("one", "b", traceparent="00-aa-bb-01")]
         provider.send(sent)
         deliveries = inbox.wait(2)
-        assert [d.message for d in deliveries] == sent
+        # Not every server keeps the order of sending, and nothing relies on it.
+        assert {d.message for d in deliveries} == set(sent)
         assert not any(d.redelivered for d in deliveries)
         assert threading.current_thread() not in threads
 
