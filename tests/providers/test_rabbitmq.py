@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -12,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pika
 import pytest
+from chaos.proxy import Proxy
 from servers import RabbitServer, free_port
 
 from liteflow.core.commands import Answer, Command, DeadLetter, DeadLetters, Refusal
@@ -26,6 +29,7 @@ from liteflow.core.providers import Message, QueueProvider
 from liteflow.core.testing.queue import DEADLINE, Inbox, QueueContract, until
 from liteflow.providers.rabbitmq import RabbitMQQueueProvider, topology
 from liteflow.providers.rabbitmq.commands import CommandConsumer
+from liteflow.providers.rabbitmq.driver import Driver, connect, into
 from liteflow.providers.rabbitmq.listeners import Listeners
 from liteflow.providers.rabbitmq.publishing import Letter, Publisher
 from liteflow.providers.rabbitmq.topology import short
@@ -536,6 +540,91 @@ def test_server_killed_and_started_again(
     assert (len(lost), len(again)) == (2, 2)
     assert all(f"127.0.0.1:{own_rabbitmq.port}" in line for line in lost + again)
     assert "guest" not in caplog.text
+
+
+def test_a_connection_that_is_lost_again_and_again(amqp_url: str, prefix: str) -> None:
+    """However often it was lost, what is sent over the present one is confirmed, and what comes is heard."""
+    node = pika.URLParameters(amqp_url)
+    proxy = Proxy()
+    inbox, heard = Inbox(ack=True), Inbox()
+    try:
+        link = proxy.link(node.port)
+        with opened(amqp_url.replace(str(node.port), str(link.port)), prefix) as provider:
+            provider.consume(["one"], 10, inbox)
+            provider.subscribe("topic", heard)
+            for _ in range(4):
+                before = provider._connection.driver
+                link.cut()
+                until(lambda before=before: provider._connection.driver not in (before, None))
+                until(lambda: sent(provider, "first"))
+            for number in range(300):
+                provider.send([Message("one", str(number))])
+            provider.notify("topic", "again")
+            heard.wait(1)
+            until(lambda: {str(n) for n in range(300)} <= set(inbox.bodies()))
+    finally:
+        proxy.close()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_given_up_at_the_moment_in_which_it_is_connected(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """The connection is closed, and nothing but the cancellation is raised."""
+    create = Driver.create_connection
+    made: list[Driver] = []
+
+    async def scenario() -> None:
+        def create_and_give_up(nodes: Any, on_done: Any, custom_ioloop: Any) -> Any:
+            def connected(result: Any) -> None:
+                made.append(result)
+                for act in (task.cancel, partial(on_done, result))[:: 1 if first else -1]:
+                    act()
+
+            return create(nodes, on_done=connected, custom_ioloop=custom_ioloop)
+
+        monkeypatch.setattr(Driver, "create_connection", create_and_give_up)
+        task = asyncio.create_task(connect(pika.URLParameters(amqp_url)))
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, DEADLINE)
+        closed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        made[0].add_on_close_callback(into(closed))
+        if not made[0].is_closed:
+            await asyncio.wait_for(closed, DEADLINE)
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_that_is_lost_before_it_is_used(
+    amqp_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    create = Driver.create_connection
+    made: list[Driver] = []
+
+    def create_and_lose(nodes: Any, on_done: Any, custom_ioloop: Any) -> Any:
+        def connected(driver: Any) -> None:
+            on_done(driver)
+            if not made:
+                driver._terminate_stream(ConnectionError("lost at once"))
+            made.append(driver)
+
+        return create(nodes, on_done=connected, custom_ioloop=custom_ioloop)
+
+    monkeypatch.setattr(Driver, "create_connection", create_and_lose)
+    with opened(amqp_url, prefix) as provider:
+        provider.send([Message("one", "1")])
+        assert provider.depth("one") == 1
+    assert "stopped working" not in caplog.text
+    assert "it was lost before it was used" in caplog.text
+
+
+def sent(provider: QueueProvider, body: str) -> bool:
+    """Try to send a message."""
+    try:
+        provider.send([Message("one", body)])
+    except QueueUnavailableError:
+        return False
+    return True
 
 
 def test_closed_while_the_server_is_away(own_rabbitmq: RabbitServer, prefix: str) -> None:

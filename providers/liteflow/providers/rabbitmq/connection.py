@@ -248,12 +248,14 @@ class Connection:
         """Serve the users on a connection until it is lost. False if it never got ready."""
         lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         driver.add_on_close_callback(into(lost))
+        if driver.is_closed:  # then nobody is called back
+            lost.set_result(QueueUnavailableError("it was lost before it was used"))
         driver.add_on_connection_blocked_callback(lambda _, frame: self._block(frame.method.reason))
         driver.add_on_connection_unblocked_callback(lambda _, frame: self._block(None))
         ready = False
         try:
             self.driver = driver
-            for user in [*self.always, *self._users]:
+            for user in dict.fromkeys([*self.always, *self._users]):
                 self._start(user, driver)
             ready = await self._until_ready(lost)
             if ready:

@@ -85,9 +85,11 @@ async def connect(node: URLParameters) -> Driver:
     done: asyncio.Future[Any] = loop.create_future()
     workflow = Driver.create_connection([node], on_done=into(done), custom_ioloop=loop)
     try:
-        result = await done
+        result = await asyncio.shield(done)
     except asyncio.CancelledError:
-        workflow.abort()
+        done.add_done_callback(_not_wanted)
+        if not done.done():
+            workflow.abort()
         raise
     if isinstance(result, Driver):
         return result
@@ -102,6 +104,12 @@ async def connect(node: URLParameters) -> Driver:
         f"RabbitMQ at {address(node)} can't be reached: {describe(error)}"
         " (check host and port in the URL, and that the server runs)"
     )
+
+
+def _not_wanted(done: asyncio.Future[Any]) -> None:
+    """Close the connection that was made while it was being given up."""
+    if isinstance(done.result(), Driver) and done.result().is_open:
+        done.result().close()
 
 
 def _root(error: Any) -> Any:
