@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,14 @@ def _queues(fleet: Fleet, workflows: list[str]) -> tuple[dict[str, int], list[Re
 
 def _exit(one: Exit, disturbances: Sequence[Disturbance]) -> str | None:
     """A sentence about an end that should not have been. One that was asked for has the code 0, unless
-    a server was away meanwhile."""
+    a server was away meanwhile, or the interpreter was still on its way to our first line."""
     hurt = any(
         not d.skipped and one.slot != d.target and d.since < one.mono and d.until > one.mono - GRACE
         for d in disturbances
     )
     if one.asked and (one.code == 0 or (hurt and one.code == 1)):
+        return None
+    if one.asked and one.code == -signal.SIGTERM and not one.log.read_bytes():
         return None
     how = "after SIGTERM" if one.asked else "by itself"
     tail = " | ".join(one.log.read_text(errors="replace").splitlines()[-3:])[-600:]

@@ -58,8 +58,9 @@ class Stored:
     """What the log tells of one instance.
 
     `revisions` are (number, wall time) of each commit. `statuses` likewise. `counted` maps each run that
-    a commit has stored to when that was. `ended` maps pointers to when their end was stored. `wrong` are
-    changes that must never be.
+    a commit has stored to when that was. `ended` maps pointers to when their end was stored. `requests` are
+    the ids of control requests that each commit has applied, where it has any. `wrong` are changes that must
+    never be.
     """
 
     document: Document = field(default_factory=dict)
@@ -67,6 +68,7 @@ class Stored:
     statuses: list[tuple[int, float]] = field(default_factory=list)
     counted: dict[str, float] = field(default_factory=dict)
     ended: dict[str, float] = field(default_factory=dict)
+    requests: list[set[str]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
     def put(self, document: Document, wall: float) -> None:
@@ -81,6 +83,8 @@ class Stored:
             self.statuses.append((document["status"], wall))
             if before.get("status") in (2, 3):
                 self.wrong.append(f"status {before['status']} became {document['status']} after the end")
+        if requests := set(document.get("applied", ())) - set(before.get("applied", ())):
+            self.requests.append(requests)
         self._pointers(before, document, wall)
         self._data(before, document, wall)
 

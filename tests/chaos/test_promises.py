@@ -161,6 +161,21 @@ def unread_request(world: World) -> None:
     world.documents["steered"]["inbox"] = [{"id": "r2"}]
 
 
+def never_suspended(world: World) -> None:
+    asked_to_suspend(world, [["s1"], ["s1", "s2"]])
+
+
+def asked_to_suspend(world: World, applied: list[list[str]]) -> None:
+    """A suspend, and a resume as it was not seen; `applied` after each of the last commits."""
+    for commit in applied:
+        document = copy.deepcopy(world.logs["steered"].document)
+        document |= {"revision": document["revision"] + 1, "applied": [*document["applied"], *commit]}
+        document["token"] = str(document["revision"])
+        world.logs["steered"].put(document, 20.0)
+    world.history.append({"what": "suspended", "instance": "steered", "seen": False, "mono": 12.0})
+    world.documents["steered"] = copy.deepcopy(world.logs["steered"].document)
+
+
 def terminated_for_nothing(world: World) -> None:
     world.documents["answer"]["status"] = 3
 
@@ -222,6 +237,7 @@ BROKEN: list[tuple[Callable[[World], None], str]] = [
     (early_by_a_wrong_clock, "no timer is early"),
     (terminated_in_vain, "control always lands"),
     (unread_request, "control always lands"),
+    (never_suspended, "control always lands"),
     (terminated_for_nothing, "control always lands"),
     (run_after_the_end, "suspended instances run nothing"),
     (undone_forwards, "sagas undo backwards and once"),
@@ -260,6 +276,12 @@ def test_a_second_run_after_a_death_or_a_lost_lease_is_no_broken_promise(excuse:
     world = World()
     second_run(world)
     world.more["disturbances"] = excuse
+    assert broken(world.evidence()) == []
+
+
+def test_suspended_and_resumed_in_one_commit_is_no_broken_promise() -> None:
+    world = World()
+    asked_to_suspend(world, [["s1", "s2"]])
     assert broken(world.evidence()) == []
 
 
