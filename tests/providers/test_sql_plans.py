@@ -163,6 +163,8 @@ def _plans(
             yield statement, connection.exec_driver_sql(explain + statement, single).all()
             continue
         with provider._store.database.engine.connect() as own:
+            if provider._store.database.engine.name == "mysql" and not own.dialect.is_mariadb:
+                own.exec_driver_sql("SET explain_format = TRADITIONAL")  # rows, as MariaDB has them
             yield statement, own.exec_driver_sql(explain + statement, single).all()
 
 
