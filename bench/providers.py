@@ -3,7 +3,7 @@
 "drain": instances are stored first; from the start of the host to the last one's last step. "p50 ms": one
 workflow of one step at a time, from the call of start to its end seen. One host in this process runs them,
 with 16 slots. Every server keeps what it confirms as it does by default, on its disk but for Redis, which
-syncs its file once a second. The order of the providers is another one in each run.
+syncs its file once a second; Azure's and AWS's services are emulators here. The order of the providers is another one in each run.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ COMBINATIONS = [
     "mariadb+rabbitmq+redis",
     "mariadb+redis+redis",
     "sqlite+rabbitmq+redis",
+    "postgres+store+store",
+    "mariadb+store+store",
+    "sqlite+store+store",
+    "postgres+azure+azure",
+    "postgres+aws+aws",
     "sqlite+local+local",
     "memory+local+local",
 ]
@@ -56,6 +61,8 @@ def run(env: Env, quick: bool) -> Figures:
         "redis_url": lambda: env.redis,
         "postgres_url": started.postgres,
         "mariadb_url": started.mariadb,
+        "azure": started.azure,
+        "aws_endpoint": started.aws,
     }
     found = Figures()
     try:
