@@ -18,7 +18,6 @@ from typing import Any
 
 import pika
 import pytest
-from chaos.proxy import Proxy
 from servers import RabbitServer, free_port
 
 from liteflow.core.commands import Answer, Command, DeadLetter, DeadLetters, Refusal
@@ -542,30 +541,6 @@ def test_server_killed_and_started_again(
     assert "guest" not in caplog.text
 
 
-def test_a_connection_that_is_lost_again_and_again(amqp_url: str, prefix: str) -> None:
-    """However often it was lost, what is sent over the present one is confirmed, and what comes is heard."""
-    node = pika.URLParameters(amqp_url)
-    proxy = Proxy()
-    inbox, heard = Inbox(ack=True), Inbox()
-    try:
-        link = proxy.link(node.port)
-        with opened(amqp_url.replace(str(node.port), str(link.port)), prefix) as provider:
-            provider.consume(["one"], 10, inbox)
-            provider.subscribe("topic", heard)
-            for _ in range(4):
-                before = provider._connection.driver
-                link.cut()
-                until(lambda before=before: provider._connection.driver not in (before, None))
-                until(lambda: sent(provider, "first"))
-            for number in range(300):
-                provider.send([Message("one", str(number))])
-            provider.notify("topic", "again")
-            heard.wait(1)
-            until(lambda: {str(n) for n in range(300)} <= set(inbox.bodies()))
-    finally:
-        proxy.close()
-
-
 @pytest.mark.parametrize("first", [True, False])
 def test_given_up_at_the_moment_in_which_it_is_connected(
     amqp_url: str, monkeypatch: pytest.MonkeyPatch, first: bool
@@ -616,15 +591,6 @@ def test_a_connection_that_is_lost_before_it_is_used(
         assert provider.depth("one") == 1
     assert "stopped working" not in caplog.text
     assert "it was lost before it was used" in caplog.text
-
-
-def sent(provider: QueueProvider, body: str) -> bool:
-    """Try to send a message."""
-    try:
-        provider.send([Message("one", body)])
-    except QueueUnavailableError:
-        return False
-    return True
 
 
 def test_closed_while_the_server_is_away(own_rabbitmq: RabbitServer, prefix: str) -> None:

@@ -64,10 +64,21 @@ class Database:
 
     def _query(self, engine: Engine, act: Callable[[Connection], T]) -> T:
         def query() -> T:
-            with engine.connect() as connection:
+            with self._connected(engine) as connection:
                 return act(connection)
 
         return repeated(query)
+
+    def _connected(self, engine: Engine) -> Connection:
+        """A connection. That it is dead may show as its mode is set, which SQLAlchemy leaves to the driver."""
+        driver = engine.dialect.loaded_dbapi
+        try:
+            return engine.connect()
+        except driver.Error as exc:
+            self.engine.dispose()  # the others in the pool are no younger
+            raise DBAPIError.instance(
+                None, None, exc, driver.Error, connection_invalidated=True, dialect=engine.dialect
+            ) from exc
 
     def write(self, act: Callable[[Connection], T]) -> T:
         """Run a transaction, which is durable when this returns.
