@@ -129,9 +129,9 @@ def events_come_once_and_in_order(evidence: Evidence) -> Iterator[str]:
 
 def no_timer_is_early(evidence: Evidence) -> Iterator[str]:
     for run in evidence.runs.values():
-        if "due" not in run.more:
+        if "after" not in run.more:
             continue
-        early = evidence.mono(run.more["due"]) - run.begin
+        early = evidence.mono(run.more["due"]) - run.begin if "due" in run.more else 0.0
         slept_from = evidence.runs.get(run.more["after"])
         if slept_from is not None:
             early = max(early, slept_from.begin + slept_from.more["seconds"] - run.begin)

@@ -78,9 +78,9 @@ class Nap(StepBody):
             run = history().begin(context, seconds=context.data.seconds)
             history().end(run)
             return ExecutionResult.sleep(context.data.seconds, {"run": run})
-        due = context.execution_pointer.sleep_until
-        assert due is not None
-        run = history().begin(context, part=2, after=context.persistence_data["run"], due=due.timestamp())
+        due = context.execution_pointer.sleep_until  # who takes over a claimed body is not told any more
+        more = {} if due is None else {"due": due.timestamp()}
+        run = history().begin(context, part=2, after=context.persistence_data["run"], **more)
         counts(context, run)
         history().end(run)
         return ExecutionResult.next()
