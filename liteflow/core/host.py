@@ -76,7 +76,7 @@ class WorkflowHost(WorkflowClient):
         self._with_scheduler = scheduler
         self._runner: Runner | None = None
         self._poller: Poller | None = None
-        self._heartbeat: Periodic | None = None
+        self._heartbeats: list[Periodic] = []
         self._presence: Presence | None = None
         self._consumers: list[Consumer] = []
         self._event_consumer: Consumer | None = None
@@ -152,8 +152,12 @@ class WorkflowHost(WorkflowClient):
             )
             self._runner.start()
             self._events.start()
-            self._heartbeat = self._runtime.periodic("heartbeat", partial(self._beat, self._runner))
-            self._heartbeat.start()
+            for name, renew in (
+                ("leases", self._runner.renew_leases),
+                ("claims", self._runner.renew_claims),
+            ):
+                self._heartbeats.append(self._runtime.periodic(name, partial(self._beat, renew)))
+                self._heartbeats[-1].start()
             if self._with_scheduler:
                 self._poller = Poller(
                     self.persistence, self.queue, self.lock, self.settings, self._runtime,
@@ -190,11 +194,12 @@ class WorkflowHost(WorkflowClient):
                     self._poller.stop()
                 self._events.stop()
                 finished = runner.stop(self.settings.shutdown_timeout if timeout is None else timeout)
-                if self._heartbeat is not None:
-                    self._heartbeat.stop()
+                for heartbeat in self._heartbeats:
+                    heartbeat.stop()
                 if self._presence is not None:
                     self._presence.stop()
-                self._poller = self._heartbeat = self._presence = None
+                self._heartbeats = []
+                self._poller = self._presence = None
             with self._state:
                 if self._open:
                     self._open = False
@@ -214,8 +219,8 @@ class WorkflowHost(WorkflowClient):
     ) -> None:
         self.stop()
 
-    def _beat(self, runner: Runner) -> float:
-        runner.heartbeat()
+    def _beat(self, renew: Callable[[], None]) -> float:
+        renew()
         return self.settings.lease_ttl / 3
 
     def _take_over(self, definitions: list[WorkflowDefinition]) -> None:

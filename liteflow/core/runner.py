@@ -116,15 +116,9 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
 
     # --------------------------------------------------------------------------------------- heartbeat
 
-    def heartbeat(self) -> None:
-        """Renew all leases and claims in one batch each. Called from the heartbeat's thread."""
+    def renew_leases(self) -> None:
+        """Renew all leases in one batch. From a thread of its own: no other backend must keep it waiting."""
         self._loop.post(self._room.look)
-        try:
-            self._renew_claims()
-        finally:
-            self._renew_leases()
-
-    def _renew_leases(self) -> None:
         held = [(act, lease) for act in list(self._acts.values()) if (lease := act.lease) is not None]
         if held:
             outcomes = self._lock.renew([lease for _, lease in held], self._settings.lease_ttl)
@@ -132,7 +126,8 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
                 if not ours and act.lease is lease:  # else it was given back meanwhile
                     log.warning("%s: the lease was lost; nothing new is begun under it", lease.name)
 
-    def _renew_claims(self) -> None:
+    def renew_claims(self) -> None:
+        """Renew all claims of long steps in one batch. From a thread of its own, too."""
         until = self._persistence.now() + timedelta(seconds=self._settings.lease_ttl)
         asked = self._long.renewals(until)
         if asked:

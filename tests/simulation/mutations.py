@@ -153,12 +153,12 @@ def owner_unchecked(patch: pytest.MonkeyPatch) -> None:
 
 def not_renewed(patch: pytest.MonkeyPatch) -> None:
     """Leases are not renewed."""
-    patch.setattr(Runner, "_renew_leases", lambda self: None)
+    patch.setattr(Runner, "renew_leases", lambda self: None)
 
 
 def claims_not_renewed(patch: pytest.MonkeyPatch) -> None:
     """The claims of long steps are not renewed."""
-    patch.setattr(Runner, "_renew_claims", lambda self: None)
+    patch.setattr(Runner, "renew_claims", lambda self: None)
 
 
 def claims_for_ever(patch: pytest.MonkeyPatch) -> None:

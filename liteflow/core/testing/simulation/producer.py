@@ -133,9 +133,9 @@ class Producer:
 
     def _request(self, instance_id: str, kind: str) -> bool:
         request_id = self._key()
+        while self._by_command and self.status(instance_id) is None:  # the start is still on its way
+            self.sleep(0.1)
         if self._by_command and kind == "terminate":
-            while self.status(instance_id) is None:  # the start is still on its way
-                self.sleep(0.1)
             self._command(f"workflow.{kind}", {"id": instance_id}, request_id)
             return True
         return self._insist(lambda: self._client.request(instance_id, kind, request_id=request_id))
