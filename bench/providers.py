@@ -3,7 +3,8 @@
 "drain": instances are stored first; from the start of the host to the last one's last step. "p50 ms": one
 workflow of one step at a time, from the call of start to its end seen. One host in this process runs them,
 with 16 slots. Every server keeps what it confirms as it does by default, on its disk but for Redis, which
-syncs its file once a second; Azure's and AWS's services are emulators here. The order of the providers is another one in each run.
+syncs its file once a second; Azure's and AWS's services are emulators here. The order of the providers is
+another one in each run.
 """
 
 from __future__ import annotations

@@ -184,6 +184,8 @@ def main() -> None:
     parser.add_argument("--disk-full", action="store_true", help="fill the store's disk, too (needs root)")
     parser.add_argument("--keep", action="store_true", help="keep the folder in any case")
     chosen = vars(parser.parse_args())
+    if chosen["disk_full"] and chosen["members"] > 1:
+        parser.error("--disk-full fills the disk of the one member that there is without --members")
     if chosen["seed"] is None:
         chosen["seed"] = random.randrange(1_000_000)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stdout)

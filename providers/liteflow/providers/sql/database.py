@@ -70,7 +70,7 @@ class Database:
         return repeated(query)
 
     def _connected(self, engine: Engine) -> Connection:
-        """A connection. That it is dead may show as its mode is set, which SQLAlchemy leaves to the driver."""
+        """A connection. Its mode is set by the driver alone, whose own error tells then that it is dead."""
         driver = engine.dialect.loaded_dbapi
         try:
             return engine.connect()
