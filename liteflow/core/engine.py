@@ -43,6 +43,8 @@ from liteflow.core.result import ExecutionResult
 from liteflow.core.retry import DEFAULT_ERROR_POLICY, ErrorPolicy
 from liteflow.core.transition import Transition
 
+PENDING = PointerStatus.PENDING
+
 APPLIED_REQUESTS_KEPT = 64
 """So many ids of applied requests are remembered, so that a redelivered one does nothing."""
 
@@ -83,7 +85,12 @@ def ready(instance: Instance, now: datetime) -> list[Pointer]:
     """The pointers whose bodies are to run now, in order of creation. Claimed ones count once expired."""
     if instance.status is not WorkflowStatus.RUNNABLE or not instance.begun:
         return []
-    return [pointer for pointer in instance.open_pointers() if _is_ready(instance, pointer, now)]
+    claims = instance.claims
+    return [
+        pointer
+        for pointer in instance.open_pointers()
+        if (pointer.status is PENDING and pointer.id not in claims) or _is_ready(instance, pointer, now)
+    ]
 
 
 def conditional(instance: Instance, definition: WorkflowDefinition) -> list[Pointer]:
@@ -112,14 +119,15 @@ def at_rest(instance: Instance, due: datetime) -> bool:
         return False
     if instance.status is not WorkflowStatus.RUNNABLE:
         return True
-    return bool(instance.open_pointers()) and not _out_of_time(instance, due)
+    pointers = instance.open_pointers()
+    return bool(pointers) and not _out_of_time(instance, pointers, due)
 
 
-def _out_of_time(instance: Instance, due: datetime) -> bool:
-    """True if a wait, a step or the workflow was to end by `due`."""
+def _out_of_time(instance: Instance, pointers: Sequence[Pointer], due: datetime) -> bool:
+    """True if a wait, a step or the workflow was to end by `due`. `pointers` are the open ones."""
     if instance.deadline is not None and instance.deadline <= due:
         return True
-    for pointer in instance.open_pointers():
+    for pointer in pointers:
         if pointer.deadline is not None and pointer.deadline <= due:
             return True
         if pointer.sleep_until is not None and pointer.sleep_until <= due:
@@ -195,11 +203,14 @@ class _Advance(FailureRules):
             self.progress |= not isinstance(happened, BodyClaimed)
             self._take(happened)
         self._requests()
-        if self.after.status is WorkflowStatus.RUNNABLE and not self.resumed:
-            if _out_of_time(self.after, due):  # after a resume only once it is known what has come meanwhile
+        if self.after.status is WorkflowStatus.RUNNABLE:
+            pointers = self.after.open_pointers()
+            # After a resume only once it is known what has come meanwhile.
+            if not self.resumed and _out_of_time(self.after, pointers, due):
                 self._time_out(due)
-        if self.after.status is WorkflowStatus.RUNNABLE and not self.after.open_pointers():
-            self.end_instance(WorkflowStatus.COMPLETE, "completed", None)
+                pointers = self.after.open_pointers()
+            if not pointers and self.after.status is WorkflowStatus.RUNNABLE:
+                self.end_instance(WorkflowStatus.COMPLETE, "completed", None)
         if not self.draft.changed:
             return None
         return self._finish(lease_until)
@@ -229,6 +240,7 @@ class _Advance(FailureRules):
             transition.waits = []
         elif self._waits_changed(transition):
             transition.waits = after.waits()
+        after.settle()  # it is gone through again and again from here on
         sleeping = [p.sleep_until for p in after.open_pointers() if p.sleep_until is not None]
         next_execution = min(sleeping) if sleeping and not after.status.ended else None
         if next_execution != after.next_execution:
@@ -238,15 +250,16 @@ class _Advance(FailureRules):
             # The holder looks at the conditions after this commit; if it dies, somebody else has to.
             transition.wake_at = min(transition.wake_at or lease_until, lease_until)
         transition.crashes = 0 if self.progress else after.crashes
+        transition.leads_to(after)
         return transition
 
     def _waits_changed(self, transition: Transition) -> bool:
         """True if a pointer has changed that waits for an event, or did."""
         before, waiting = self.draft.before.pointers, PointerStatus.WAITING_FOR_EVENT
-        return any(
-            pointer.status is waiting or (key in before and before[key].status is waiting)
-            for key, pointer in transition.pointers.items()
-        )
+        for key, pointer in transition.pointers.items():
+            if pointer.status is waiting or (key in before and before[key].status is waiting):
+                return True
+        return False
 
     def _begin_instance(self) -> None:
         self.draft.set("begun", True)

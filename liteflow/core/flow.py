@@ -70,7 +70,8 @@ class Flow(abc.ABC):
             pointer.outcome = outcome  # the one before it may be history by the time this one runs
 
     def _close(self, pointer: Pointer, status: PointerStatus) -> None:
-        self._withdraw(pointer, status)
+        if pointer.activity is not None or pointer.event_name is not None:
+            self._withdraw(pointer, status)
         pointer.status = status
         pointer.end_time = self.now
         pointer.sleep_until = pointer.deadline = None

@@ -95,7 +95,7 @@ class Hops(abc.ABC):
     @staticmethod
     def _view(act: Activation, instance: Instance) -> WorkflowInstance:
         data_type = act.definition.data_type if act.definition is not None else None
-        return WorkflowInstance(instance.copy(), data_type)
+        return WorkflowInstance(instance, data_type)
 
     def _check_idle(self) -> None:
         if self._draining and not self._acts and not self._long:

@@ -64,10 +64,25 @@ def _own_fields(kind: type[Any]) -> Callable[[Any], Any]:
 
 def _own_pointer(pointer: Pointer) -> Pointer:
     copied = pointer.copy()
-    for name in ("context_item", "persistence_data", "event_data", "outcome"):
-        if (value := getattr(pointer, name)) is not None:
+    for name, value in zip(_VALUES, _pointer_values(pointer), strict=True):
+        if type(value) not in _FIXED:
             setattr(copied, name, own(value))
     return copied
+
+
+_VALUES = ("context_item", "persistence_data", "event_data", "outcome")
+_pointer_values = attrgetter(*_VALUES)
+
+
+def _own_instance(instance: Instance) -> Instance:
+    copied = instance.copy()
+    for name, value in zip(_CONTAINERS, _instance_containers(instance), strict=True):
+        setattr(copied, name, own(value) if value else type(value)())
+    return copied
+
+
+_CONTAINERS = ("data", "pointers", "items", "claims", "inbox", "applied", "outbox", "consumed")
+_instance_containers = attrgetter(*_CONTAINERS)
 
 
 _FIXED = frozenset([str, int, bool, float, type(None), datetime, WorkflowStatus, PointerStatus, tuple])
@@ -79,7 +94,7 @@ _COPIERS: dict[type[Any], Callable[[Any], Any]] = {
     list: _own_list,
     Activity: _own_fields(Activity),
     Event: _own_fields(Event),
-    Instance: _own_fields(Instance),
+    Instance: _own_instance,
     Pointer: _own_pointer,
     Request: lambda request: replace(request, arguments=own(request.arguments)),
     OutboxItem: lambda item: replace(item, body=own(item.body)),

@@ -28,10 +28,11 @@ class WorkflowStatus(enum.IntEnum):
     COMPLETE = 2
     TERMINATED = 3
 
-    @property
-    def ended(self) -> bool:
-        """True for COMPLETE and TERMINATED, after which nothing changes any more."""
-        return self in (WorkflowStatus.COMPLETE, WorkflowStatus.TERMINATED)
+    ended: bool
+    """True for COMPLETE and TERMINATED, after which nothing changes any more."""
+
+    def __init__(self, number: int) -> None:
+        self.ended = number >= 2
 
 
 class PointerStatus(enum.IntEnum):
@@ -171,8 +172,32 @@ class Wait:
     pointer_id: str
 
 
+class _Pointers:
+    """The pointers of an instance, and what is remembered of them while they stay as they are."""
+
+    __slots__ = ("_open",)
+
+    pointers: dict[str, Pointer]
+    _open: list[Pointer]
+
+    def open_pointers(self) -> list[Pointer]:
+        """The pointers that have not ended, in order of creation. The list is not the caller's to change."""
+        if hasattr(self, "_open"):
+            return self._open
+        return [pointer for pointer in self.pointers.values() if pointer.end_time is None]
+
+    def settle(self) -> None:
+        """The pointers stay as they are now: from here on they need not be gone through for the open ones."""
+        self._open = [pointer for pointer in self.pointers.values() if pointer.end_time is None]
+
+    def unsettle(self) -> None:
+        """The pointers are about to be changed."""
+        if hasattr(self, "_open"):
+            del self._open
+
+
 @dataclass(slots=True)
-class Instance:
+class Instance(_Pointers):
     """One run of a definition, as stored.
 
     `data` maps the (escaped) top-level attribute names to their encoded values. `revision` counts
@@ -221,10 +246,6 @@ class Instance:
     deadline: datetime | None = None
     completions: int = 0
     parent: str | None = None
-
-    def open_pointers(self) -> list[Pointer]:
-        """The pointers that have not ended, in order of creation."""
-        return [pointer for pointer in self.pointers.values() if pointer.end_time is None]
 
     def waits(self) -> list[Wait]:
         """The open waits; what the store indexes is this list."""

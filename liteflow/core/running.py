@@ -41,7 +41,10 @@ class Running(Hops):
     def _dispatch(
         self, act: Activation, instance: Instance, now: datetime, pending: Transition | None
     ) -> None:
-        if act.leave or act.lost or self._draining:
+        if act.leave or self._draining:
+            return
+        clock = self._clock()
+        if act.lost_by(clock):
             return
         if pending is not None and ("status" in pending.fields or instance.inbox):
             return  # what is ready may not be any more once that is stored
@@ -54,29 +57,29 @@ class Running(Hops):
             if self._has_turn(act, instance):
                 self._count_crash(act)
             return
-        if self._slice_is_over(act):
+        if self._slice_is_over(act, clock):
             act.leave = True
             return
         for pointer in runnable:
             if pointer.id in instance.claims:
                 self._take_over(act, instance, pointer)
                 continue
-            turn = self._turn_of(instance, pointer)
+            turn = self._turn_of(instance, pointer) if pointer.scope else None
             if turn is not None:
                 if turn in act.turns:
                     continue
                 act.turns[turn] = pointer.id
                 self._loop.later(TURN, partial(self._turn_over, act, turn, pointer.id))
-            self._run(act, instance, pointer)
+            self._run(act, instance, pointer, clock)
 
-    def _slice_is_over(self, act: Activation) -> bool:
+    def _slice_is_over(self, act: Activation, clock: float) -> bool:
         """Is it others' turn? Not before something was done here: with a slow store nobody ever would.
 
         A suspect that was counted runs: else nobody can have died of it, but the next one counts it again.
         """
         if act.counted or not (act.committed or act.busy):
             return False
-        return self._clock() - act.began > self._settings.time_slice
+        return clock - act.began > self._settings.time_slice
 
     def _has_turn(self, act: Activation, instance: Instance) -> bool:
         """May it be counted that the suspect is run? From the second death on they are run one at a time.
@@ -107,13 +110,15 @@ class Running(Hops):
 
     def _count_crash(self, act: Activation) -> None:
         """Store that a process has died at it, before a body runs that may take this one along too."""
-        instance = act.instance
+        instance, visit = act.instance, act.visit
         assert instance is not None
         act.suspect = False
 
         def counted(result: object) -> None:
-            if act.instance is not instance:
+            if not act.still(visit):
                 return
+            instance = act.instance
+            assert instance is not None
             act.waiting_for -= 1
             if isinstance(result, Exception):
                 act.suspect = act.leave = True
@@ -149,6 +154,8 @@ class Running(Hops):
     def _ready(self, instance: Instance, now: datetime) -> list[Pointer]:
         """What may run, and nothing that still runs here. `now` is what no process's clock is short of."""
         ready, claims = engine.ready(instance, now), instance.claims
+        if not claims:
+            return ready
         return [p for p in ready if p.id not in claims or claims[p.id].token not in self._long]
 
     def _unfinished(self, instance: Instance, now: datetime) -> bool:
@@ -159,7 +166,7 @@ class Running(Hops):
     @staticmethod
     def _turn_of(instance: Instance, pointer: Pointer) -> str | None:
         """The for_each whose item this pointer begins, if it does."""
-        container = pointer.scope[-1] if pointer.scope else None
+        container = pointer.scope[-1]
         begins = container in instance.items and pointer.predecessor_id == container
         return container if begins and pointer.retry_count == 0 and pointer.start_time is None else None
 
@@ -187,7 +194,7 @@ class Running(Hops):
 
     def _job(self, act: Activation, instance: Instance, pointer: Pointer) -> Job:
         assert act.definition is not None
-        job = Job(instance.copy(), act.definition, act.definition.by_id[pointer.step_id], pointer)
+        job = Job(instance, act.definition, act.definition.by_id[pointer.step_id], pointer)
         act.busy[pointer.id] = job
         return job
 
@@ -195,10 +202,10 @@ class Running(Hops):
         until = self._persistence.now() + timedelta(seconds=self._settings.lease_ttl)
         return Claim(self.id, uuid.uuid4().hex, until)
 
-    def _run(self, act: Activation, instance: Instance, pointer: Pointer) -> None:
+    def _run(self, act: Activation, instance: Instance, pointer: Pointer, clock: float) -> None:
         job = self._job(act, instance, pointer)
         self._submit(job, instance)
-        self._young.append((self._clock() + self._settings.long_step, act, job))
+        self._young.append((clock + self._settings.long_step, act, job))
         if len(self._young) == 1:
             self._loop.later(self._settings.long_step, self._check_young)
         if job.step.timeout is not None:
@@ -298,6 +305,11 @@ class Running(Hops):
             self._begin(act)
         else:
             act.inputs.append(ended)
-            for turn in [t for t, pointer_id in act.turns.items() if pointer_id == job.pointer.id]:
-                del act.turns[turn]
+            if act.turns:
+                self._end_turns(act, job.pointer.id)
             self._go(act)
+
+    @staticmethod
+    def _end_turns(act: Activation, pointer_id: str) -> None:
+        for turn in [turn for turn, begun in act.turns.items() if begun == pointer_id]:
+            del act.turns[turn]

@@ -40,7 +40,8 @@ class Slots:
         self._ended = ended
         self._jobs: deque[tuple[Work, bool, float]] = deque()
         self._short: dict[Work, bool] = {}  # what runs and is not claimed; True for one that is alone
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
         self._sleeping = 0  # threads that wait to be notified
         self._running = 0  # threads that run a body
         self._last_begin = 0.0  # when a thread took a job, or was woken to take one
@@ -57,14 +58,12 @@ class Slots:
 
         Nobody is woken for it before `begin`.
         """
-        entry = (job, alone, self._clock())
-        with self._condition:
-            self._jobs.append(entry)
+        self._jobs.append((job, alone, self._clock()))
 
     def begin(self) -> bool:
         """Have what was submitted begun. False if `overdue` is to be called after a moment."""
         now = self._clock()
-        with self._condition:
+        with self._lock:
             if not self._jobs or self._sleeping == 0:
                 return True
             if self._sleeping < len(self._threads) and now < self._last_begin + MOMENT:
@@ -76,7 +75,7 @@ class Slots:
     def overdue(self) -> bool:
         """Wake threads for jobs that were left to one that is not back. False: ask again in a moment."""
         now = self._clock()
-        with self._condition:
+        with self._lock:
             if not self._jobs or self._sleeping == 0:
                 return True
             if self._running > 0 and now >= self._last_begin + MOMENT:
@@ -88,13 +87,13 @@ class Slots:
 
     def claimed(self, job: Work) -> None:
         """The job is a long step now: others need not wait for it."""
-        with self._condition:
+        with self._lock:
             if self._short.pop(job, None) is not None:
                 self._wake(self._sleeping)
 
     def withdraw(self, job: Work) -> bool:
         """Take back a job that no slot has begun. False if one has."""
-        with self._condition:
+        with self._lock:
             for entry in self._jobs:
                 if entry[0] is job:
                     self._jobs.remove(entry)
@@ -103,7 +102,7 @@ class Slots:
 
     def close(self) -> None:
         """Begin nothing more. What runs goes on, in threads that end with it."""
-        with self._condition:
+        with self._lock:
             self._closed = True
             self._jobs.clear()
             self._wake(self._sleeping)
@@ -113,12 +112,12 @@ class Slots:
         self._condition.notify(count)
 
     def _may_begin(self) -> bool:
-        while self._jobs and self._jobs[0][0].dropped:
-            self._jobs.popleft()  # its step has ended without it
-        if not self._jobs:
+        jobs = self._jobs
+        while jobs and jobs[0][0].dropped:
+            jobs.popleft()  # its step has ended without it
+        if not jobs:
             return False
-        alone = self._jobs[0][1]
-        return not self._short if alone else not any(self._short.values())
+        return not (self._short and (jobs[0][1] or True in self._short.values()))
 
     def _take(self) -> Work:
         job, alone, _ = self._jobs.popleft()
@@ -136,7 +135,7 @@ class Slots:
     def _serve(self) -> None:
         job: Work | None = None
         while True:
-            with self._condition:
+            with self._lock:
                 if job is not None:
                     self._over(job)
                 while not self._may_begin() and not self._closed:

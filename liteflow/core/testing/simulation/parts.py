@@ -56,6 +56,7 @@ class SimulatedLoop(Loop):
     def _step(self) -> bool:
         if not self._running:
             return False
+        self._owner.acquire(blocking=False)  # it is still the owner if there was more than it ran last time
         more = not self._run(1 if self._draw() < 0.7 else 4)
         if self._next_timer != math.inf:
             self._actor.wake_in(self._next_timer - self._clock())
