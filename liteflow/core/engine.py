@@ -170,7 +170,7 @@ def wake_at(instance: Instance, now: datetime, lease_until: datetime | None) -> 
         claim = instance.claims.get(pointer.id)
         if claim is not None and claim.until > now:
             times.append(claim.until)
-        elif _is_ready(instance, pointer, now):
+        elif pointer.status is PENDING or _is_ready(instance, pointer, now):
             times.append(holder_does)
         elif pointer.status is PointerStatus.WAITING_FOR_EVENT and lease_until is not None:
             times.append(lease_until)
@@ -178,7 +178,7 @@ def wake_at(instance: Instance, now: datetime, lease_until: datetime | None) -> 
             times.append(pointer.sleep_until)
         if pointer.deadline is not None and not pointer.compensating:
             times.append(pointer.deadline)
-    return min(times, default=None)
+    return min(times) if times else None
 
 
 class _Advance(FailureRules):
@@ -189,6 +189,7 @@ class _Advance(FailureRules):
     ) -> None:
         super().__init__(instance, definition, now)
         self.options = options
+        self.tells_of_steps = options.lifecycle
         self.progress = False  # anything but claims
         self.resumed = False
 
@@ -292,7 +293,8 @@ class _Advance(FailureRules):
     def _started(self, pointer: Pointer, time: datetime) -> None:
         if pointer.start_time is None:
             pointer.start_time = time
-            self.lifecycle("step_started", time=time, step_id=pointer.step_id, pointer_id=pointer.id)
+            if self.tells_of_steps:
+                self.lifecycle("step_started", time=time, step_id=pointer.step_id, pointer_id=pointer.id)
         timeout = self.definition.by_id[pointer.step_id].timeout
         if timeout is not None and pointer.deadline is None:
             pointer.deadline = time + timeout
@@ -313,7 +315,7 @@ class _Advance(FailureRules):
 
     def _body_ended(self, ended: BodyEnded) -> None:
         known = self.after.pointers.get(ended.pointer_id)
-        if known is None or known.ended or known.compensating or self.after.status.ended:
+        if known is None or known.end_time is not None or known.compensating or self.after.status.ended:
             return
         claim = self.after.claims.get(known.id)
         if ended.claim != (claim.token if claim is not None else None):

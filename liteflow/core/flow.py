@@ -23,6 +23,9 @@ INTERNAL_EVENTS = (ACTIVITY_EVENT, CHILD_EVENT)
 class Flow(abc.ABC):
     """The rules that move pointers, over a draft."""
 
+    tells_of_steps = True
+    """False if nobody wants to hear of the begin and end of each step."""
+
     def __init__(self, instance: Instance, definition: WorkflowDefinition, now: datetime) -> None:
         self.definition = definition
         self.now = now
@@ -49,7 +52,8 @@ class Flow(abc.ABC):
             outcome = pointer.outcome
         pointer.outcome = outcome
         if status is PointerStatus.COMPLETE:
-            self.lifecycle("step_completed", step_id=step.id, pointer_id=pointer.id)
+            if self.tells_of_steps:
+                self.lifecycle("step_completed", step_id=step.id, pointer_id=pointer.id)
             if step.compensation and pointer.scope:
                 self.draft.set("completions", self.after.completions + 1)
                 pointer.completion = self.after.completions

@@ -135,7 +135,8 @@ class Storing(Hops):
         for happened in inputs:
             if isinstance(happened, BodyEnded):
                 act.busy.pop(happened.pointer_id, None)
-                self._long_ended(happened)
+                if happened.claim is not None:
+                    self._long_ended(happened)
             elif isinstance(happened, BodyClaimed):
                 job = act.busy.pop(happened.pointer_id, None)
                 if job is not None and not job.dropped:
