@@ -42,23 +42,20 @@ class Advancing(Hops):
             act.once_more = True
             return
         act.going = act.once_more = True
+        inputs, now = act.inputs, self._persistence.now()
         try:
             while act.once_more and act.phase is Phase.ACTIVE and not act.committing:
                 act.once_more = False
-                self._go_once(act)
-        finally:
-            act.going = False
-
-    def _go_once(self, act: Activation) -> None:
-        inputs = act.inputs
-        try:
-            self._go_on(act)
+                inputs = act.inputs
+                self._go_on(act, now)
         except Exception as exc:
             if act.instance is None or act.committing or self._under_way(act):
                 raise  # what is under way comes back here
             log.exception("workflow %s can't be advanced", act.instance_id)
             act.inputs = inputs
             self._set_aside(act, act.instance, f"it can't be advanced: {type(exc).__name__}: {exc}")
+        finally:
+            act.going = False
 
     @staticmethod
     def _under_way(act: Activation) -> bool:
@@ -69,9 +66,8 @@ class Advancing(Hops):
         act.busy.clear()
         self._park(act, instance.revision, reason, "that its document is mended")
 
-    def _go_on(self, act: Activation) -> None:
+    def _go_on(self, act: Activation, now: datetime) -> None:
         assert act.instance is not None and act.definition is not None and act.lease is not None
-        now = self._persistence.now()
         inputs, act.inputs = act.inputs, []
         if not act.instance.begun and not inputs and not act.instance.inbox:
             self._begin_with_first_body(act, now)
@@ -82,8 +78,9 @@ class Advancing(Hops):
         # An event that came in time counts, also if nobody has looked for it before the time-out.
         due = EPOCH if act.looking else certainly
         transition = None
-        if inputs and self._run_ahead(act, inputs, now, due, certainly):
-            return
+        if inputs and isinstance(inputs[0], EventsFound):
+            if self._run_ahead(act, inputs, now, due, certainly):
+                return
         if inputs or not engine.at_rest(act.instance, due):
             transition = engine.advance(
                 act.instance, act.definition, now, inputs, due=due,
@@ -97,7 +94,7 @@ class Advancing(Hops):
                 return  # the store has answered at once, and what comes next is chosen anew
         elif inputs:
             self._settle_inputs(act, inputs)
-        if not self._check_conditions(act, act.instance):
+        if not (act.definition.has_conditions and self._check_conditions(act, act.instance)):
             self._dispatch(act, act.instance, certainly, transition)
         if not (act.committing or act.busy or act.waiting_for or act.inputs or act.timer or act.once_more):
             self._nothing_to_do(act, now)
@@ -112,9 +109,8 @@ class Advancing(Hops):
         """
         instance, definition = act.instance, act.definition
         assert instance is not None and definition is not None
-        for happened in inputs:
-            if not isinstance(happened, EventsFound):
-                return False
+        if not all(isinstance(happened, EventsFound) for happened in inputs):
+            return False
         if act.busy or act.suspect or act.one_by_one or definition.has_conditions:
             return False
         if not engine.at_rest(instance, due):
@@ -147,8 +143,6 @@ class Advancing(Hops):
         True while that is under way: until then nothing else is begun, so that they come first.
         """
         assert act.definition is not None
-        if not act.definition.has_conditions:
-            return False
         if act.check is not None or act.committing:
             return True
         if act.leave or self._draining or not act.unchecked:

@@ -180,7 +180,7 @@ class BodyRunner:
         return BodyEnded(job.pointer.id, started, result, None, changed, removed)
 
     def _execute(self, step: Step, context: StepExecutionContext) -> ExecutionResult:
-        body = self._body(step, context)
+        body = step.body() if self._hooks.step_factory is None else self._made(step, context)
         for assign in step.inputs:
             assign(body, context.data, context)
         if self._hooks.step_middleware:
@@ -196,7 +196,7 @@ class BodyRunner:
                 assign(body, context.data, context)
         return result
 
-    def _body(self, step: Step, context: StepExecutionContext) -> Any:
+    def _made(self, step: Step, context: StepExecutionContext) -> Any:
         factory = self._hooks.step_factory
         if factory is not None and step.kind == "step" and isinstance(step.body, type):
             return factory(step.body, context)

@@ -489,6 +489,8 @@ def same(a: Plain, b: Plain) -> bool:
 
 def size(plain: Plain) -> int:
     """About how many bytes the stored form takes."""
+    if plain == {}:
+        return 2
     return len(json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -74,10 +74,8 @@ class Draft:
                 del self.after.pointers[pointer_id]
                 self.transition.pointers_removed.append(pointer_id)
 
-    def change_data(self, changed: dict[str, Plain], removed: Sequence[str]) -> None:
+    def change_data(self, changed: dict[str, Plain], removed: Iterable[str]) -> None:
         """Merge what a body changed into the data: of two changes of one attribute the later wins."""
-        if not (changed or removed):
-            return
         for name in removed:
             if self.after.data.pop(name, None) is not None or name in self.transition.data_set:
                 self.transition.data_set.pop(name, None)
@@ -93,7 +91,7 @@ class Draft:
 
     def remove_items(self, pointer_id: str) -> None:
         """Drop the collection of a for_each that has ended."""
-        if self.after.items and self.after.items.pop(pointer_id, None) is not None:
+        if self.after.items.pop(pointer_id, None) is not None:
             self.transition.items_set.pop(pointer_id, None)
             if pointer_id in self.before.items:
                 self.transition.items_removed.append(pointer_id)
@@ -106,7 +104,7 @@ class Draft:
 
     def remove_claim(self, pointer_id: str) -> None:
         """A claim is over."""
-        if self.after.claims and self.after.claims.pop(pointer_id, None) is not None:
+        if self.after.claims.pop(pointer_id, None) is not None:
             self.transition.claims_set.pop(pointer_id, None)
             if pointer_id in self.before.claims:
                 self.transition.claims_removed.append(pointer_id)

@@ -203,7 +203,8 @@ class _Advance(FailureRules):
         for happened in inputs:
             self.progress |= not isinstance(happened, BodyClaimed)
             self._take(happened)
-        self._requests()
+        if self.after.inbox:
+            self._requests()
         if self.after.status is WorkflowStatus.RUNNABLE:
             pointers = self.after.open_pointers()
             # After a resume only once it is known what has come meanwhile.
@@ -241,8 +242,7 @@ class _Advance(FailureRules):
             transition.waits = []
         elif self._waits_changed(transition):
             transition.waits = after.waits()
-        after.settle()  # it is gone through again and again from here on
-        sleeping = [p.sleep_until for p in after.open_pointers() if p.sleep_until is not None]
+        sleeping = [p.sleep_until for p in after.settle() if p.sleep_until is not None]
         next_execution = min(sleeping) if sleeping and not after.status.ended else None
         if next_execution != after.next_execution:
             self.draft.set("next_execution", next_execution)
@@ -320,7 +320,8 @@ class _Advance(FailureRules):
         claim = self.after.claims.get(known.id)
         if ended.claim != (claim.token if claim is not None else None):
             return  # taken over meanwhile: the result comes too late
-        self.draft.remove_claim(known.id)
+        if claim is not None:
+            self.draft.remove_claim(known.id)
         pointer = self.draft.edit(known.id)
         self._started(pointer, ended.started)
         pointer.sleep_until = None
@@ -337,7 +338,8 @@ class _Advance(FailureRules):
         if step.kind != SAGA and not asks:
             pointer.retry_count = 0  # else an attempt has ended only when what it began has
         pointer.error = None
-        self.draft.change_data(ended.data_set, ended.data_removed)
+        if ended.data_set or ended.data_removed:
+            self.draft.change_data(ended.data_set, ended.data_removed)
         self._go_on(pointer, step, ended.result, ended.started)
 
     def _go_on(self, pointer: Pointer, step: Step, result: ExecutionResult, started: datetime) -> None:
@@ -465,8 +467,6 @@ class _Advance(FailureRules):
 
     def _requests(self) -> None:
         inbox = self.after.inbox
-        if not inbox:
-            return
         self.progress = True
         applied = list(self.after.applied)
         for request in sorted(inbox, key=lambda request: request.sequence):

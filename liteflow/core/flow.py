@@ -79,8 +79,10 @@ class Flow(abc.ABC):
         pointer.status = status
         pointer.end_time = self.now
         pointer.sleep_until = pointer.deadline = None
-        self.draft.remove_claim(pointer.id)
-        self.draft.remove_items(pointer.id)
+        if self.after.claims:
+            self.draft.remove_claim(pointer.id)
+        if self.after.items:
+            self.draft.remove_items(pointer.id)
 
     def _withdraw(self, pointer: Pointer, status: PointerStatus) -> None:
         """Nobody waits any more for what it waited for outside."""

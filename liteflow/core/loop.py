@@ -78,17 +78,15 @@ class Loop:
 
     def post(self, action: Action) -> None:
         """Run `action` on the loop as soon as it gets to it, which may be now and here. From any thread."""
-        if self._is_to_be_owned_for(action) and not self._run(GUEST):
+        self._mail.append(action)
+        if self._running and self._owner.acquire(blocking=False) and not self._run(GUEST):
             self._signals.put(True)
 
     def hand_over(self, action: Action) -> None:
         """The same, but not here: for threads that others wait for."""
-        if self._is_to_be_owned_for(action):
-            self._signals.put(True)
-
-    def _is_to_be_owned_for(self, action: Action) -> bool:
         self._mail.append(action)
-        return self._running and self._owner.acquire(blocking=False)
+        if self._running and self._owner.acquire(blocking=False):
+            self._signals.put(True)
 
     @property
     def _owned(self) -> bool:

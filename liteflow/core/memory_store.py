@@ -136,9 +136,11 @@ class MemoryPersistenceProvider(PersistenceProvider):
         for key, claim in transition.claims_expected.items():
             if instance.claims.get(key) != claim:
                 return Outcome.CONFLICT
+        wake_at = instance.wake_at
         # What the engine has made nobody changes any more: parts of it may become parts of what is kept here.
         (transition if transition.after is not None else own_transition(transition)).apply(instance)
-        self._due.set(instance.id, instance.wake_at)
+        if instance.wake_at != wake_at:
+            self._due.set(instance.id, instance.wake_at)
         if transition.waits is not None:
             self._set_waits(record, transition.waits)
         if transition.errors:

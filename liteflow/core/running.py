@@ -48,9 +48,10 @@ class Running(Hops):
             return
         if pending is not None and ("status" in pending.fields or instance.inbox):
             return  # what is ready may not be any more once that is stored
-        changed = pending.pointers if pending is not None else {}
-        busy = act.busy
-        runnable = [p for p in self._ready(instance, now) if p.id not in busy and p.id not in changed]
+        runnable = self._ready(instance, now)
+        if act.busy or pending is not None:
+            changed = pending.pointers if pending is not None else {}
+            runnable = [p for p in runnable if p.id not in act.busy and p.id not in changed]
         if not runnable:
             return
         if act.suspect and any(p.id not in instance.claims for p in runnable):

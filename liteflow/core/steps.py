@@ -24,12 +24,10 @@ _EVENTS = threading.Lock()
 class Cancellation:
     """Tells a running body that its work is not wanted any more."""
 
-    __slots__ = ("_callbacks", "_event", "_set")
-
-    def __init__(self) -> None:
-        self._set = False
-        self._event: threading.Event | None = None  # made for who waits: few do, and every body gets a token
-        self._callbacks: tuple[Callable[[], object], ...] = ()
+    # Every body gets one and few look at it: to begin with it has nothing of its own.
+    _set = False
+    _event: threading.Event | None = None  # made for who waits
+    _callbacks: tuple[Callable[[], object], ...] = ()
 
     def is_set(self) -> bool:
         """True once the body should stop: terminated, taken over by another process, or shut down."""
@@ -69,6 +67,9 @@ class StepExecutionContext:
     `error` is, in a compensation, what went wrong. `now` is when the body began, by the store's clock.
     """
 
+    _workflow: WorkflowInstance | None = None
+    _execution_pointer: ExecutionPointer | None = None
+
     def __init__(
         self,
         instance: Instance,
@@ -81,8 +82,6 @@ class StepExecutionContext:
         self._instance = instance
         self._data_type = data_type
         self._pointer = pointer
-        self._workflow: WorkflowInstance | None = None
-        self._execution_pointer: ExecutionPointer | None = None
         self.step = step
         self.cancellation = cancellation
         self.attempt = pointer.retry_count + 1

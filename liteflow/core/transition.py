@@ -92,7 +92,6 @@ class Transition:
     def leads_to(self, after: Instance) -> None:
         """`after` has all that the transition changes; from now on nobody changes it, nor the transition."""
         self._mark(after)
-        after.settle()
         self.after = after
 
     def _mark(self, instance: Instance) -> None:
