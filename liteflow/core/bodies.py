@@ -48,7 +48,8 @@ class Job:
     `began` is the local monotonic time at which a slot took it, None before, and `started` when its body
     began, by the store's clock. `claim` is set once it runs
     outside the lease. `ended` and `dropped` tell that its result is there, or no longer wanted. `watch` is
-    set to when its time is up.
+    set to when its time is up. `spared` tells that it was given more time to be a short one, as the process
+    had no time for it.
     """
 
     instance: Instance
@@ -62,6 +63,7 @@ class Job:
     ended: bool = False
     dropped: bool = False
     watch: Timer | None = None
+    spared: bool = False
 
 
 @dataclass(eq=False)

@@ -31,6 +31,12 @@ from liteflow.core.transition import Transition
 
 log = logging.getLogger("liteflow.runner")
 
+MOMENTS = 8 * MOMENT
+"""As long as bodies end soon, so many seconds pass before somebody looks once more if they still do."""
+
+LATE = 0.01
+"""A look at bodies that is so many seconds late tells of the machine, not of them: they get one more."""
+
 TURN = 0.005
 """Seconds that the next item of a for_each gives the one before it to end."""
 
@@ -219,13 +225,13 @@ class Running(Hops):
     def _begin_bodies(self) -> None:
         if not self._slots.begin() and not self._nudging:
             self._nudging = True
-            self._loop.later(MOMENT, self._nudge)
+            self._loop.later(MOMENT, partial(self._nudge, 2 * MOMENT))
 
-    def _nudge(self) -> None:
-        """Jobs were left to a thread that was to be back in a moment: is it?"""
+    def _nudge(self, again: float) -> None:
+        """Jobs were left to a thread that was to be back in a moment: is it? If so it is asked less often."""
         self._nudging = not self._slots.overdue()
         if self._nudging:
-            self._loop.later(MOMENT, self._nudge)
+            self._loop.later(again, partial(self._nudge, min(2 * again, MOMENTS)))
 
     def _check_young(self) -> None:
         """Of the bodies that have begun lately, deal with those that take long. One timer for all."""
@@ -237,7 +243,12 @@ class Running(Hops):
                 self._loop.later(due - now, self._check_young)
                 return
             self._young.popleft()
-            if not over:
+            if over:
+                continue
+            if now - due > LATE and not job.spared:
+                job.spared = True
+                self._young.append((now + self._settings.long_step, act, job))
+            else:
                 self._check_long(act, job)
 
     def _watch(self, job: Job) -> None:

@@ -43,7 +43,9 @@ class Slots:
         self._lock = threading.Lock()
         self._condition = threading.Condition(self._lock)
         self._sleeping = 0  # threads that wait to be notified
-        self._running = 0  # threads that run a body
+        self._coming = 0  # threads that were notified, and are not there yet
+        self._running: set[Work] = set()  # whose body some thread is in
+        self._idents: set[int] = set()  # of the threads
         self._last_begin = 0.0  # when a thread took a job, or was woken to take one
         self._closed = False
         self._threads = [
@@ -66,6 +68,8 @@ class Slots:
         with self._lock:
             if not self._jobs or self._sleeping == 0:
                 return True
+            if self._coming or threading.get_ident() in self._idents:
+                return len(self._jobs) == 1  # one is on its way, or here, and takes the first of them
             if self._sleeping < len(self._threads) and now < self._last_begin + MOMENT:
                 return False  # one is likely to be back by then
             self._last_begin = now
@@ -78,10 +82,10 @@ class Slots:
         with self._lock:
             if not self._jobs or self._sleeping == 0:
                 return True
-            if self._running > 0 and now >= self._last_begin + MOMENT:
+            if self._running and now >= self._last_begin + MOMENT:
                 self._wake(min(len(self._jobs), self._sleeping))
                 return True
-            if now > self._jobs[0][2] + LONG_WAIT:
+            if not self._coming and now > self._jobs[0][2] + LONG_WAIT:
                 self._wake(1)
             return False
 
@@ -109,6 +113,7 @@ class Slots:
 
     def _wake(self, count: int) -> None:
         self._sleeping -= count
+        self._coming += count
         self._condition.notify(count)
 
     def _may_begin(self) -> bool:
@@ -121,19 +126,19 @@ class Slots:
 
     def _take(self) -> Work:
         job, alone, _ = self._jobs.popleft()
-        self._running += 1
+        self._running.add(job)
         job.began = self._last_begin = self._clock()
         if job.claim is None:
             self._short[job] = alone
         return job
 
     def _over(self, job: Work) -> None:
-        self._running -= 1
         if self._short.pop(job, None):
             self._wake(self._sleeping)  # it was alone
 
     def _serve(self) -> None:
         job: Work | None = None
+        self._idents.add(threading.get_ident())
         while True:
             with self._lock:
                 if job is not None:
@@ -141,7 +146,10 @@ class Slots:
                 while not self._may_begin() and not self._closed:
                     self._sleeping += 1
                     self._condition.wait()
+                    self._coming -= 1
                 if self._closed:
                     return
                 job = self._take()
-            self._ended(job, self._bodies.work(job))
+            outcome = self._bodies.work(job)
+            self._running.discard(job)
+            self._ended(job, outcome)

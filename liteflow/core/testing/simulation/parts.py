@@ -89,6 +89,7 @@ class SimulatedSlots(Slots):
         job = self._take()
         outcome = self._hook(self._node, job, self._bodies.work)
         self._node.world.actor().wait(self._duration(), counts=False)
+        self._running.discard(job)
         self._ended(job, outcome)
         self._over(job)
         return True
