@@ -64,25 +64,27 @@ def _own_fields(kind: type[Any]) -> Callable[[Any], Any]:
 
 def _own_pointer(pointer: Pointer) -> Pointer:
     copied = pointer.copy()
-    for name, value in zip(_VALUES, _pointer_values(pointer), strict=True):
-        if type(value) not in _FIXED:
-            setattr(copied, name, own(value))
+    if pointer.context_item is not None:
+        copied.context_item = own(pointer.context_item)
+    if pointer.persistence_data is not None:
+        copied.persistence_data = own(pointer.persistence_data)
+    if pointer.event_data is not None:
+        copied.event_data = own(pointer.event_data)
+    if pointer.outcome is not None:
+        copied.outcome = own(pointer.outcome)
     return copied
-
-
-_VALUES = ("context_item", "persistence_data", "event_data", "outcome")
-_pointer_values = attrgetter(*_VALUES)
 
 
 def _own_instance(instance: Instance) -> Instance:
     copied = instance.copy()
-    for name, value in zip(_CONTAINERS, _instance_containers(instance), strict=True):
-        setattr(copied, name, own(value) if value else type(value)())
+    copied.data = _own_dict(instance.data)
+    copied.pointers = {key: _own_pointer(pointer) for key, pointer in instance.pointers.items()}
+    copied.items = _own_dict(instance.items)
+    copied.inbox = _own_list(instance.inbox)
+    copied.applied = instance.applied.copy()
+    copied.outbox = _own_list(instance.outbox)
+    copied.consumed = _own_dict(instance.consumed)
     return copied
-
-
-_CONTAINERS = ("data", "pointers", "items", "claims", "inbox", "applied", "outbox", "consumed")
-_instance_containers = attrgetter(*_CONTAINERS)
 
 
 _FIXED = frozenset([str, int, bool, float, type(None), datetime, WorkflowStatus, PointerStatus, tuple])
