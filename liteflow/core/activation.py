@@ -39,6 +39,9 @@ class Activation:
     `flushing` tells that the outbox is being sent, `unsent` that it could not be. `committed` tells that
     something was stored since the lease was got. `lease_until` is the store's time for the local
     `lease_expires`. `began` is when the lease was got, by `clock`, which is the process's monotonic one.
+    `instance` is never changed by a commit: another one takes its place. `visit` counts loads; what was
+    asked for an earlier one comes too late. `going` tells that its next hop is being chosen, `once_more` that
+    it has to be chosen again after that.
     """
 
     instance_id: str
@@ -70,9 +73,21 @@ class Activation:
     committed: bool = False
     flushing: bool = False
     attempts: int = 0
+    visit: int = 0
+    going: bool = False
+    once_more: bool = False
     clock: Callable[[], float] = time.monotonic
 
     @property
     def lost(self) -> bool:
         """True once the lease has run out or was taken."""
-        return self.lease is None or not self.lease.held or self.clock() >= self.lease.expires
+        return self.lost_by(self.clock())
+
+    def lost_by(self, clock: float) -> bool:
+        """The same, by what the clock has shown."""
+        lease = self.lease
+        return lease is None or not lease.held or clock >= lease.expires
+
+    def still(self, visit: int) -> bool:
+        """True as long as that what was loaded for this visit, or has come of it, is in hand."""
+        return self.instance is not None and self.visit == visit

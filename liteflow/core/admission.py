@@ -29,15 +29,35 @@ def admit(instance: Instance, definition: WorkflowDefinition, hooks: Hooks) -> N
     instance.reference, instance.description = view.reference, view.description
 
 
+class Telling:
+    """What the engine has to tell of an instance: all that somebody listens to."""
+
+    def __init__(self, settings: Settings, hooks: Hooks, queue: QueueProvider) -> None:
+        self._settings = settings
+        self._hooks = hooks
+        self._publisher = queue if isinstance(queue, LifecyclePublisher) else None
+        self._known: EngineOptions | None = None
+
+    def options(self, definition: WorkflowDefinition) -> EngineOptions:
+        """As they are now. The same object as long as they stay the same: the engine asks for each step."""
+        hooks, publisher, lifecycle = self._hooks, self._publisher, self._settings.lifecycle
+        if lifecycle is None:
+            lifecycle = bool(hooks.on_lifecycle_event) or publisher is not None
+        quiet = NONE
+        if lifecycle and publisher is not None and not hooks.on_lifecycle_event:
+            quiet = publisher.unheard(definition.id, definition.version)
+        post = bool(hooks.workflow_middleware["post"])
+        known = self._known
+        if known is None or (known.lifecycle, known.post) != (lifecycle, post) or known.quiet is not quiet:
+            self._known = known = EngineOptions(self._settings.on_error, lifecycle, quiet, post)
+        return known
+
+
+NONE: Container[str] = frozenset()
+
+
 def engine_options(
     settings: Settings, hooks: Hooks, queue: QueueProvider, definition: WorkflowDefinition
 ) -> EngineOptions:
-    """What the engine has to tell of an instance: all that somebody listens to."""
-    post = bool(hooks.workflow_middleware["post"])
-    publishes = isinstance(queue, LifecyclePublisher)
-    if not (settings.lifecycle if settings.lifecycle is not None else hooks.on_lifecycle_event or publishes):
-        return EngineOptions(settings.on_error, post=post)
-    quiet: Container[str] = frozenset()
-    if isinstance(queue, LifecyclePublisher) and not hooks.on_lifecycle_event:
-        quiet = queue.unheard(definition.id, definition.version)
-    return EngineOptions(settings.on_error, lifecycle=True, quiet=quiet, post=post)
+    """The same for who asks once."""
+    return Telling(settings, hooks, queue).options(definition)

@@ -34,18 +34,28 @@ class Advancing(Hops):
     """The choice of the next hop, made again after each."""
 
     def _go(self, act: Activation) -> None:
-        """Commit what has happened; run what is ready; leave when there is nothing left to do."""
-        if act.phase is not Phase.ACTIVE or act.committing:
+        """Commit what has happened; run what is ready; leave when there is nothing left to do.
+
+        A backend in this process answers within this: it is gone on from here then, not deeper and deeper.
+        """
+        if act.going:
+            act.once_more = True
             return
-        inputs = list(act.inputs)
+        act.going = act.once_more = True
+        inputs, now = act.inputs, self._persistence.now()
         try:
-            self._go_on(act)
+            while act.once_more and act.phase is Phase.ACTIVE and not act.committing:
+                act.once_more = False
+                inputs = act.inputs
+                self._go_on(act, now)
         except Exception as exc:
             if act.instance is None or act.committing or self._under_way(act):
                 raise  # what is under way comes back here
             log.exception("workflow %s can't be advanced", act.instance_id)
             act.inputs = inputs
             self._set_aside(act, act.instance, f"it can't be advanced: {type(exc).__name__}: {exc}")
+        finally:
+            act.going = False
 
     @staticmethod
     def _under_way(act: Activation) -> bool:
@@ -56,9 +66,8 @@ class Advancing(Hops):
         act.busy.clear()
         self._park(act, instance.revision, reason, "that its document is mended")
 
-    def _go_on(self, act: Activation) -> None:
+    def _go_on(self, act: Activation, now: datetime) -> None:
         assert act.instance is not None and act.definition is not None and act.lease is not None
-        now = self._persistence.now()
         inputs, act.inputs = act.inputs, []
         if not act.instance.begun and not inputs and not act.instance.inbox:
             self._begin_with_first_body(act, now)
@@ -69,8 +78,9 @@ class Advancing(Hops):
         # An event that came in time counts, also if nobody has looked for it before the time-out.
         due = EPOCH if act.looking else certainly
         transition = None
-        if inputs and self._run_ahead(act, inputs, now, due, certainly):
-            return
+        if inputs and isinstance(inputs[0], EventsFound):
+            if self._run_ahead(act, inputs, now, due, certainly):
+                return
         if inputs or not engine.at_rest(act.instance, due):
             transition = engine.advance(
                 act.instance, act.definition, now, inputs, due=due,
@@ -80,11 +90,13 @@ class Advancing(Hops):
             transition.token = f"{self.id}.{next(self._tokens):x}"
             act.committing = True
             self._commit(act, inputs, transition)
+            if not act.committing:
+                return  # the store has answered at once, and what comes next is chosen anew
         elif inputs:
             self._settle_inputs(act, inputs)
-        if not self._check_conditions(act, act.instance):
+        if not (act.definition.has_conditions and self._check_conditions(act, act.instance)):
             self._dispatch(act, act.instance, certainly, transition)
-        if not (act.committing or act.busy or act.waiting_for or act.inputs or act.timer):
+        if not (act.committing or act.busy or act.waiting_for or act.inputs or act.timer or act.once_more):
             self._nothing_to_do(act, now)
 
     def _run_ahead(
@@ -108,9 +120,8 @@ class Advancing(Hops):
         )
         if transition is None:
             return False
-        ahead = instance.copy()
-        transition.apply(ahead)
-        self._dispatch(act, ahead, certainly, None)
+        assert transition.after is not None
+        self._dispatch(act, transition.after, certainly, None)
         if not act.busy:
             return False
         act.inputs = [*inputs, *act.inputs]
@@ -132,8 +143,6 @@ class Advancing(Hops):
         True while that is under way: until then nothing else is begun, so that they come first.
         """
         assert act.definition is not None
-        if not act.definition.has_conditions:
-            return False
         if act.check is not None or act.committing:
             return True
         if act.leave or self._draining or not act.unchecked:
@@ -142,7 +151,7 @@ class Advancing(Hops):
         pointers = engine.conditional(instance, act.definition)
         if not pointers:
             return False
-        act.check = check = Check(instance.copy(), act.definition, pointers)
+        act.check = check = Check(instance, act.definition, pointers)
         act.waiting_for += 1
         self._submit(check, instance)
         self._loop.later(self._settings.long_step, partial(self._check_waits, act, check))
@@ -175,12 +184,10 @@ class Advancing(Hops):
         will have made, before that is stored.
         """
         assert act.instance is not None and act.definition is not None
-        begun = act.instance.copy()
-        transition = engine.advance(begun, act.definition, now, options=self._options(act.definition))
-        assert transition is not None
-        transition.apply(begun)
-        self._dispatch(act, begun, now - self._persistence.clock_uncertainty, None)
-        if not act.busy and not act.waiting_for:
+        transition = engine.advance(act.instance, act.definition, now, options=self._options(act.definition))
+        assert transition is not None and transition.after is not None
+        self._dispatch(act, transition.after, now - self._persistence.clock_uncertainty, None)
+        if not act.busy and not act.waiting_for and not act.once_more:
             self._leave(act)
 
     def _nothing_to_do(self, act: Activation, now: datetime) -> None:
@@ -212,17 +219,18 @@ class Advancing(Hops):
     def _flush_outbox(self, act: Activation, instance: Instance) -> None:
         assert act.definition is not None
         items = list(instance.outbox)
-        act.flushing = True
+        act.flushing, visit = True, act.visit
 
         def sent(result: object) -> None:
-            if act.instance is not instance:
+            if not act.still(visit):
                 return
             act.waiting_for -= 1
             act.flushing = False
             if isinstance(result, Exception):
                 if not isinstance(result, LiteFlowError) and not act.committing and not self._under_way(act):
                     reason = f"its outbox can't be sent: {type(result).__name__}: {result}"
-                    self._set_aside(act, instance, reason)
+                    assert act.instance is not None
+                    self._set_aside(act, act.instance, reason)
                     return
                 log.warning("workflow %s: its outbox can't be sent now: %s", act.instance_id, result)
                 act.leave = act.unsent = True
@@ -231,4 +239,4 @@ class Advancing(Hops):
             self._go(act)
 
         act.waiting_for += 1
-        self._calls.outbox.put(partial(self._send_outbox, instance.copy(), act.definition, items), sent)
+        self._calls.outbox.put(partial(self._send_outbox, instance, act.definition, items), sent)

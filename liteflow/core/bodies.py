@@ -6,13 +6,14 @@ This is what a slot does, and the only place where users' code is called.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import threading
 import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
+from types import CoroutineType
 from typing import Any
 
 from liteflow.core import codec
@@ -23,10 +24,9 @@ from liteflow.core.inputs import BodyEnded, ConditionsHeld, Failure, encode_resu
 from liteflow.core.loop import Timer
 from liteflow.core.models import Claim, Instance, Pointer
 from liteflow.core.primitives import AFRESH
-from liteflow.core.result import ExecutionResult
+from liteflow.core.result import NEXT, ExecutionResult
 from liteflow.core.settings import Settings
 from liteflow.core.steps import Cancellation, StepExecutionContext
-from liteflow.core.views import ExecutionPointer, WorkflowInstance
 
 log = logging.getLogger("liteflow.bodies")
 
@@ -37,6 +37,10 @@ TRACEBACK_KEPT = 8000
 """So many characters of a traceback are stored, its end."""
 
 
+UNCHANGED: tuple[dict[str, codec.Plain], tuple[str, ...]] = ({}, ())
+"""What a body that has not looked at the data has set and removed in it."""
+
+
 @dataclass(eq=False)
 class Job:
     """One execution of a body that is to be, or is being, run in a slot.
@@ -44,7 +48,8 @@ class Job:
     `began` is the local monotonic time at which a slot took it, None before, and `started` when its body
     began, by the store's clock. `claim` is set once it runs
     outside the lease. `ended` and `dropped` tell that its result is there, or no longer wanted. `watch` is
-    set to when its time is up.
+    set to when its time is up. `spared` tells that it was given more time to be a short one, as the process
+    had no time for it.
     """
 
     instance: Instance
@@ -58,6 +63,7 @@ class Job:
     ended: bool = False
     dropped: bool = False
     watch: Timer | None = None
+    spared: bool = False
 
 
 @dataclass(eq=False)
@@ -140,16 +146,15 @@ class BodyRunner:
 
     def check(self, check: Check) -> ConditionsHeld:
         """Evaluate cancel conditions. One that raises counts as false."""
-        instance = WorkflowInstance(check.instance, check.definition.data_type)
         held = []
         for pointer in check.pointers:
-            step = check.definition.by_id[pointer.step_id]
+            step, data_type = check.definition.by_id[pointer.step_id], check.definition.data_type
             context = StepExecutionContext(
-                instance, step, ExecutionPointer(pointer), Cancellation(), self._now()
+                check.instance, data_type, step, pointer, Cancellation(), self._now()
             )
             assert step.cancel_when is not None
             try:
-                if step.cancel_when(instance.data, context):
+                if step.cancel_when(context.data, context):
                     held.append(pointer.id)
             except Exception as exc:  # a user's function; it decides nothing then
                 log.warning(
@@ -161,62 +166,63 @@ class BodyRunner:
     def run(self, job: Job) -> BodyEnded:
         """Execute the job's step once."""
         started = job.started = self._now()
-        instance = WorkflowInstance(job.instance, job.definition.data_type)
+        context = StepExecutionContext(
+            job.instance, job.definition.data_type, job.step, job.pointer, job.cancellation, started
+        )
         try:
-            result = encode_result(self._execute(job, instance, started))
-            changed, removed = self._changes(job, instance)
+            result = encode_result(self._execute(job.step, context))
+            changed, removed = self._changes(job, context.data) if context.data_was_seen else UNCHANGED
         except BaseException as exc:  # a body may raise anything, SystemExit included
             if not job.dropped:
-                self._hooks.step_failed(instance, job.step, exc)
+                self._hooks.step_failed(context.workflow, job.step, exc)
             return BodyEnded(job.pointer.id, started, failure=self._failure(job, exc))
         if result.event_name is not None and result.event_since is None:
             # Twice: the publisher's clock may be behind, and it stamps what is past by any clock.
             result = replace(result, event_since=started - 2 * self._clock_uncertainty())
-        return BodyEnded(
-            job.pointer.id, started, result=result, data_set=changed, data_removed=tuple(removed)
-        )
+        return BodyEnded(job.pointer.id, started, result, None, changed, removed)
 
-    def _execute(self, job: Job, instance: WorkflowInstance, now: datetime) -> ExecutionResult:
-        pointer = ExecutionPointer(job.pointer)
-        context = StepExecutionContext(instance, job.step, pointer, job.cancellation, now)
-        body = self._body(job.step, context)
-        for assign in job.step.inputs:
-            assign(body, instance.data, context)
-        result = self._hooks.run_step(context, body, lambda: self._result(body, context, job))
+    def _execute(self, step: Step, context: StepExecutionContext) -> ExecutionResult:
+        body = step.body() if self._hooks.step_factory is None else self._made(step, context)
+        for assign in step.inputs:
+            assign(body, context.data, context)
+        if self._hooks.step_middleware:
+            result = self._hooks.run_step(context, body, partial(self._result, body, context))
+        else:
+            result = self._result(body, context)
         if result is None:
-            result = ExecutionResult.next()
+            result = NEXT
         if not isinstance(result, ExecutionResult):
-            raise TypeError(f"run() of step {job.step.id} returned {result!r}, not an ExecutionResult")
+            raise TypeError(f"run() of step {step.id} returned {result!r}, not an ExecutionResult")
         if result.proceed:
-            for assign in job.step.outputs:
-                assign(body, instance.data, context)
+            for assign in step.outputs:
+                assign(body, context.data, context)
         return result
 
-    def _body(self, step: Step, context: StepExecutionContext) -> Any:
+    def _made(self, step: Step, context: StepExecutionContext) -> Any:
         factory = self._hooks.step_factory
         if factory is not None and step.kind == "step" and isinstance(step.body, type):
             return factory(step.body, context)
         return step.body()
 
-    def _result(self, body: Any, context: StepExecutionContext, job: Job) -> Any:
+    def _result(self, body: Any, context: StepExecutionContext) -> Any:
         result = body.run(context)
-        return self._async.run(result, job.cancellation) if inspect.iscoroutine(result) else result
+        if isinstance(result, CoroutineType):
+            return self._async.run(result, context.cancellation)
+        return result
 
-    def _changes(self, job: Job, instance: WorkflowInstance) -> tuple[dict[str, codec.Plain], list[str]]:
+    def _changes(self, job: Job, data: Any) -> tuple[dict[str, codec.Plain], tuple[str, ...]]:
         """What the body and its outputs did to the data, by top-level attribute."""
-        if "data" not in vars(instance):  # never looked at: decoding is lazy
-            return {}, []
         before = job.instance.data
         if job.definition.data_type is not None:
             # In the declared type's own terms, so that attributes that only another release knows of
             # are neither changed nor removed.
             before = codec.encode_data(codec.decode_data(before, job.definition.data_type))
-        after = codec.encode_data(instance.data)
+        after = codec.encode_data(data)
         changed, removed = codec.changes(before, after)
         if changed and (size := codec.size({**job.instance.data, **changed})) > self._max_data_size:
             largest = max(changed, key=lambda name: codec.size(changed[name]))
             raise DataError(f"data.{largest}", f"the data has {size} bytes, over {self._max_data_size}")
-        return changed, removed
+        return changed, tuple(removed)
 
     def _failure(self, job: Job, exc: BaseException) -> Failure:
         policy = job.step.on_error or job.definition.on_error or self._default_policy

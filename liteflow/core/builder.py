@@ -10,6 +10,7 @@ import abc
 import inspect
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from liteflow.core import codec
@@ -83,7 +84,7 @@ class Verbs(abc.ABC):
         if isinstance(body, type) or not callable(body):
             raise self._plan.error(None, f"{body!r} is no step: a StepBody class or a function is expected")
         name = getattr(body, "__name__", type(body).__name__).replace("<lambda>", "lambda")
-        return self._step(self._add("step", name, lambda: FunctionBody(body)))
+        return self._step(self._add("step", name, partial(FunctionBody, body)))
 
     # -------------------------------------------------------------------------------- conditions, loops
 

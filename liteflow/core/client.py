@@ -159,16 +159,16 @@ class WorkflowClient:
             version = definition.version
         else:
             version = self._recorded_version(workflow_id, version)
-        now = self.persistence.now()
+        now, drawn = self.persistence.now(), uuid.uuid4()
         instance = Instance(
-            id=child_id or (str(uuid.uuid4()) if key is None else start_id(key)),
+            id=child_id or (str(drawn) if key is None else start_id(key)),
             workflow_definition_id=workflow_id,
             version=version,
             create_time=now,
             data=data,
             reference=reference,
             traceparent=traceparent,
-            token=uuid.uuid4().hex,
+            token=drawn.hex,
             begun=False,
             parent=parent,
         )

@@ -19,8 +19,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
@@ -275,16 +274,21 @@ UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticErro
 """What reading raises if the stored form is not what was written. (Decimals raise arithmetic errors.)"""
 
 
-@contextmanager
-def _readable(path: str) -> Iterator[None]:
-    try:
-        yield
-    except DataError as exc:
-        _prefix(exc, path)
-        raise
-    except UNREADABLE as exc:
-        reason = f"its stored form can't be read: {type(exc).__name__}: {exc}"
-        raise DataError(path, reason[:_PATH_SHOWN]) from exc
+class _readable:
+    """Makes a `DataError` with a path of what reading raises. (A generator would take longer than that.)"""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if isinstance(exc, DataError):
+            _prefix(exc, self.path)
+        elif isinstance(exc, UNREADABLE):
+            reason = f"its stored form can't be read: {type(exc).__name__}: {exc}"
+            raise DataError(self.path, reason[:_PATH_SHOWN]) from exc
 
 
 def _decode(plain: Any, model: Callable[[dict[str, Any]], Any]) -> Any:
@@ -489,6 +493,8 @@ def same(a: Plain, b: Plain) -> bool:
 
 def size(plain: Plain) -> int:
     """About how many bytes the stored form takes."""
+    if plain == {}:
+        return 2
     return len(json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace"))
 
 

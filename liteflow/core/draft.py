@@ -7,8 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from liteflow.core.codec import Plain
-from liteflow.core.models import Claim, ErrorRecord, Instance, OutboxItem, Pointer
+from liteflow.core.models import Claim, ErrorRecord, Instance, OutboxItem, Pointer, PointerStatus
 from liteflow.core.transition import Transition
+
+PENDING = PointerStatus.PENDING
 
 
 class Draft:
@@ -29,10 +31,10 @@ class Draft:
         """True if there is anything to commit."""
         t = self.transition
         return bool(
-            t.fields
+            t.pointers
+            or t.fields
             or t.data_set
             or t.data_removed
-            or t.pointers
             or t.pointers_removed
             or t.items_set
             or t.items_removed
@@ -48,20 +50,19 @@ class Draft:
 
     def edit(self, pointer_id: str) -> Pointer:
         """A pointer that may be changed in place."""
-        if pointer_id not in self.transition.pointers:
+        pointer = self.transition.pointers.get(pointer_id)
+        if pointer is None:
             pointer = self.after.pointers[pointer_id].copy()
             self.after.pointers[pointer_id] = self.transition.pointers[pointer_id] = pointer
-        return self.transition.pointers[pointer_id]
+        return pointer
 
     def add_pointer(
         self, step_id: str, scope: tuple[str, ...], item: Plain, predecessor_id: str | None = None
     ) -> Pointer:
         """A new activation of a step."""
-        self.set("pointer_sequence", self.after.pointer_sequence + 1)
-        pointer = Pointer(
-            str(self.after.pointer_sequence), step_id, scope=scope, context_item=item,
-            predecessor_id=predecessor_id,
-        )  # fmt: skip
+        number = self.after.pointer_sequence + 1
+        self.after.pointer_sequence = self.transition.fields["pointer_sequence"] = number
+        pointer = Pointer(str(number), step_id, PENDING, scope, predecessor_id, item)
         self.after.pointers[pointer.id] = self.transition.pointers[pointer.id] = pointer
         return pointer
 

@@ -43,6 +43,8 @@ from liteflow.core.result import ExecutionResult
 from liteflow.core.retry import DEFAULT_ERROR_POLICY, ErrorPolicy
 from liteflow.core.transition import Transition
 
+PENDING = PointerStatus.PENDING
+
 APPLIED_REQUESTS_KEPT = 64
 """So many ids of applied requests are remembered, so that a redelivered one does nothing."""
 
@@ -83,7 +85,12 @@ def ready(instance: Instance, now: datetime) -> list[Pointer]:
     """The pointers whose bodies are to run now, in order of creation. Claimed ones count once expired."""
     if instance.status is not WorkflowStatus.RUNNABLE or not instance.begun:
         return []
-    return [pointer for pointer in instance.open_pointers() if _is_ready(instance, pointer, now)]
+    claims = instance.claims
+    return [
+        pointer
+        for pointer in instance.open_pointers()
+        if (pointer.status is PENDING and pointer.id not in claims) or _is_ready(instance, pointer, now)
+    ]
 
 
 def conditional(instance: Instance, definition: WorkflowDefinition) -> list[Pointer]:
@@ -112,14 +119,15 @@ def at_rest(instance: Instance, due: datetime) -> bool:
         return False
     if instance.status is not WorkflowStatus.RUNNABLE:
         return True
-    return bool(instance.open_pointers()) and not _out_of_time(instance, due)
+    pointers = instance.open_pointers()
+    return bool(pointers) and not _out_of_time(instance, pointers, due)
 
 
-def _out_of_time(instance: Instance, due: datetime) -> bool:
-    """True if a wait, a step or the workflow was to end by `due`."""
+def _out_of_time(instance: Instance, pointers: Sequence[Pointer], due: datetime) -> bool:
+    """True if a wait, a step or the workflow was to end by `due`. `pointers` are the open ones."""
     if instance.deadline is not None and instance.deadline <= due:
         return True
-    for pointer in instance.open_pointers():
+    for pointer in pointers:
         if pointer.deadline is not None and pointer.deadline <= due:
             return True
         if pointer.sleep_until is not None and pointer.sleep_until <= due:
@@ -162,7 +170,7 @@ def wake_at(instance: Instance, now: datetime, lease_until: datetime | None) -> 
         claim = instance.claims.get(pointer.id)
         if claim is not None and claim.until > now:
             times.append(claim.until)
-        elif _is_ready(instance, pointer, now):
+        elif pointer.status is PENDING or _is_ready(instance, pointer, now):
             times.append(holder_does)
         elif pointer.status is PointerStatus.WAITING_FOR_EVENT and lease_until is not None:
             times.append(lease_until)
@@ -170,7 +178,7 @@ def wake_at(instance: Instance, now: datetime, lease_until: datetime | None) -> 
             times.append(pointer.sleep_until)
         if pointer.deadline is not None and not pointer.compensating:
             times.append(pointer.deadline)
-    return min(times, default=None)
+    return min(times) if times else None
 
 
 class _Advance(FailureRules):
@@ -181,6 +189,7 @@ class _Advance(FailureRules):
     ) -> None:
         super().__init__(instance, definition, now)
         self.options = options
+        self.tells_of_steps = options.lifecycle
         self.progress = False  # anything but claims
         self.resumed = False
 
@@ -194,12 +203,16 @@ class _Advance(FailureRules):
         for happened in inputs:
             self.progress |= not isinstance(happened, BodyClaimed)
             self._take(happened)
-        self._requests()
-        if self.after.status is WorkflowStatus.RUNNABLE and not self.resumed:
-            if _out_of_time(self.after, due):  # after a resume only once it is known what has come meanwhile
+        if self.after.inbox:
+            self._requests()
+        if self.after.status is WorkflowStatus.RUNNABLE:
+            pointers = self.after.open_pointers()
+            # After a resume only once it is known what has come meanwhile.
+            if not self.resumed and _out_of_time(self.after, pointers, due):
                 self._time_out(due)
-        if self.after.status is WorkflowStatus.RUNNABLE and not self.after.open_pointers():
-            self.end_instance(WorkflowStatus.COMPLETE, "completed", None)
+                pointers = self.after.open_pointers()
+            if not pointers and self.after.status is WorkflowStatus.RUNNABLE:
+                self.end_instance(WorkflowStatus.COMPLETE, "completed", None)
         if not self.draft.changed:
             return None
         return self._finish(lease_until)
@@ -229,7 +242,7 @@ class _Advance(FailureRules):
             transition.waits = []
         elif self._waits_changed(transition):
             transition.waits = after.waits()
-        sleeping = [p.sleep_until for p in after.open_pointers() if p.sleep_until is not None]
+        sleeping = [p.sleep_until for p in after.settle() if p.sleep_until is not None]
         next_execution = min(sleeping) if sleeping and not after.status.ended else None
         if next_execution != after.next_execution:
             self.draft.set("next_execution", next_execution)
@@ -238,15 +251,16 @@ class _Advance(FailureRules):
             # The holder looks at the conditions after this commit; if it dies, somebody else has to.
             transition.wake_at = min(transition.wake_at or lease_until, lease_until)
         transition.crashes = 0 if self.progress else after.crashes
+        transition.leads_to(after)
         return transition
 
     def _waits_changed(self, transition: Transition) -> bool:
         """True if a pointer has changed that waits for an event, or did."""
         before, waiting = self.draft.before.pointers, PointerStatus.WAITING_FOR_EVENT
-        return any(
-            pointer.status is waiting or (key in before and before[key].status is waiting)
-            for key, pointer in transition.pointers.items()
-        )
+        for key, pointer in transition.pointers.items():
+            if pointer.status is waiting or (key in before and before[key].status is waiting):
+                return True
+        return False
 
     def _begin_instance(self) -> None:
         self.draft.set("begun", True)
@@ -279,7 +293,8 @@ class _Advance(FailureRules):
     def _started(self, pointer: Pointer, time: datetime) -> None:
         if pointer.start_time is None:
             pointer.start_time = time
-            self.lifecycle("step_started", time=time, step_id=pointer.step_id, pointer_id=pointer.id)
+            if self.tells_of_steps:
+                self.lifecycle("step_started", time=time, step_id=pointer.step_id, pointer_id=pointer.id)
         timeout = self.definition.by_id[pointer.step_id].timeout
         if timeout is not None and pointer.deadline is None:
             pointer.deadline = time + timeout
@@ -300,12 +315,13 @@ class _Advance(FailureRules):
 
     def _body_ended(self, ended: BodyEnded) -> None:
         known = self.after.pointers.get(ended.pointer_id)
-        if known is None or known.ended or known.compensating or self.after.status.ended:
+        if known is None or known.end_time is not None or known.compensating or self.after.status.ended:
             return
         claim = self.after.claims.get(known.id)
         if ended.claim != (claim.token if claim is not None else None):
             return  # taken over meanwhile: the result comes too late
-        self.draft.remove_claim(known.id)
+        if claim is not None:
+            self.draft.remove_claim(known.id)
         pointer = self.draft.edit(known.id)
         self._started(pointer, ended.started)
         pointer.sleep_until = None
@@ -322,7 +338,8 @@ class _Advance(FailureRules):
         if step.kind != SAGA and not asks:
             pointer.retry_count = 0  # else an attempt has ended only when what it began has
         pointer.error = None
-        self.draft.change_data(ended.data_set, ended.data_removed)
+        if ended.data_set or ended.data_removed:
+            self.draft.change_data(ended.data_set, ended.data_removed)
         self._go_on(pointer, step, ended.result, ended.started)
 
     def _go_on(self, pointer: Pointer, step: Step, result: ExecutionResult, started: datetime) -> None:
@@ -450,8 +467,6 @@ class _Advance(FailureRules):
 
     def _requests(self) -> None:
         inbox = self.after.inbox
-        if not inbox:
-            return
         self.progress = True
         applied = list(self.after.applied)
         for request in sorted(inbox, key=lambda request: request.sequence):

@@ -23,6 +23,9 @@ INTERNAL_EVENTS = (ACTIVITY_EVENT, CHILD_EVENT)
 class Flow(abc.ABC):
     """The rules that move pointers, over a draft."""
 
+    tells_of_steps = True
+    """False if nobody wants to hear of the begin and end of each step."""
+
     def __init__(self, instance: Instance, definition: WorkflowDefinition, now: datetime) -> None:
         self.definition = definition
         self.now = now
@@ -49,7 +52,8 @@ class Flow(abc.ABC):
             outcome = pointer.outcome
         pointer.outcome = outcome
         if status is PointerStatus.COMPLETE:
-            self.lifecycle("step_completed", step_id=step.id, pointer_id=pointer.id)
+            if self.tells_of_steps:
+                self.lifecycle("step_completed", step_id=step.id, pointer_id=pointer.id)
             if step.compensation and pointer.scope:
                 self.draft.set("completions", self.after.completions + 1)
                 pointer.completion = self.after.completions
@@ -70,12 +74,15 @@ class Flow(abc.ABC):
             pointer.outcome = outcome  # the one before it may be history by the time this one runs
 
     def _close(self, pointer: Pointer, status: PointerStatus) -> None:
-        self._withdraw(pointer, status)
+        if pointer.activity is not None or pointer.event_name is not None:
+            self._withdraw(pointer, status)
         pointer.status = status
         pointer.end_time = self.now
         pointer.sleep_until = pointer.deadline = None
-        self.draft.remove_claim(pointer.id)
-        self.draft.remove_items(pointer.id)
+        if self.after.claims:
+            self.draft.remove_claim(pointer.id)
+        if self.after.items:
+            self.draft.remove_items(pointer.id)
 
     def _withdraw(self, pointer: Pointer, status: PointerStatus) -> None:
         """Nobody waits any more for what it waited for outside."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from liteflow.core.activation import Activation
-from liteflow.core.admission import engine_options
+from liteflow.core.admission import Telling
 from liteflow.core.bodies import BodyRunner, Check, Job
 from liteflow.core.calls import Calls
 from liteflow.core.definition import WorkflowDefinition
@@ -69,6 +69,7 @@ class Hops(abc.ABC):
         self._settings = settings
         self._hooks = hooks
         self._send_outbox = send_outbox
+        self._telling = Telling(settings, hooks, queue)
         self._clock = runtime.monotonic
         self._loop = runtime.loop("liteflow-runner")
         bodies = BodyRunner(persistence.now, settings, hooks, lambda: persistence.clock_uncertainty)
@@ -90,12 +91,12 @@ class Hops(abc.ABC):
         self._unsubscribe: list[Callable[[], None]] = []
 
     def _options(self, definition: WorkflowDefinition) -> EngineOptions:
-        return engine_options(self._settings, self._hooks, self._queue, definition)
+        return self._telling.options(definition)
 
     @staticmethod
     def _view(act: Activation, instance: Instance) -> WorkflowInstance:
         data_type = act.definition.data_type if act.definition is not None else None
-        return WorkflowInstance(instance.copy(), data_type)
+        return WorkflowInstance(instance, data_type)
 
     def _check_idle(self) -> None:
         if self._draining and not self._acts and not self._long:

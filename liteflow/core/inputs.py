@@ -10,7 +10,7 @@ from typing import Any
 from liteflow.core import codec
 from liteflow.core.codec import Plain
 from liteflow.core.models import Claim, Event
-from liteflow.core.result import ChildRequest, ExecutionResult
+from liteflow.core.result import NEXT, ChildRequest, ExecutionResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Failure:
     afresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: each body leaves one, and that would make it three times as dear
 class BodyEnded:
-    """A body has run. Either `result`, its values encoded, or `failure` is there.
+    """A body has run. Either `result`, its values encoded, or `failure` is there. Nobody changes it.
 
     `started` is when it began, by the store's clock. `data_set` and `data_removed` are the top-level
     attributes of the data that it changed. `claim` is the token of the claim it ran under, if any.
@@ -111,6 +111,8 @@ Input = BodyEnded | BodyClaimed | EventsFound | ConditionsHeld | Archived | Outb
 
 def encode_result(result: ExecutionResult) -> ExecutionResult:
     """The same result with its values encoded. `DataError` names what can't be."""
+    if result is NEXT:
+        return result
     branch = result.branch_values
     values = (branch, result.outcome_value, result.persistence_data, result.activity_parameters)
     if values == (None, None, None, None):

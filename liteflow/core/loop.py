@@ -57,9 +57,9 @@ class Loop:
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._guard = threading.Lock()  # of the mail and the ownership; held for a moment
         self._mail: deque[Action] = deque()
-        self._owned = False  # some thread runs functions, and will get to what is posted
+        self._owner = threading.Lock()  # of the thread that runs functions, and will get to what is posted
+        self._owner.acquire()  # by nobody else, before it is started
         self._running = False
         self._ended = False
         self._pausing: dict[Action, None] = {}
@@ -72,28 +72,25 @@ class Loop:
 
     def start(self) -> None:
         """Begin to run."""
-        with self._guard:
-            self._running = self._owned = True
+        self._running = True
         self._signals.put(True)
         self._thread.start()
 
     def post(self, action: Action) -> None:
         """Run `action` on the loop as soon as it gets to it, which may be now and here. From any thread."""
-        if self._is_to_be_owned_for(action) and not self._run(GUEST):
+        self._mail.append(action)
+        if self._running and self._owner.acquire(blocking=False) and not self._run(GUEST):
             self._signals.put(True)
 
     def hand_over(self, action: Action) -> None:
         """The same, but not here: for threads that others wait for."""
-        if self._is_to_be_owned_for(action):
+        self._mail.append(action)
+        if self._running and self._owner.acquire(blocking=False):
             self._signals.put(True)
 
-    def _is_to_be_owned_for(self, action: Action) -> bool:
-        with self._guard:
-            self._mail.append(action)
-            if self._owned or not self._running:
-                return False
-            self._owned = True
-            return True
+    @property
+    def _owned(self) -> bool:
+        return self._owner.locked()
 
     def later(self, seconds: float, action: Action) -> Timer:
         """Run `action` on the loop after a while. From the loop only."""
@@ -121,24 +118,22 @@ class Loop:
 
     def _run(self, most: float) -> bool:
         """Run what was posted, as the owner. False if there is more than that: it is to be owned on."""
-        done = 0
+        mail, done = self._mail, 0
         while True:
-            action = None
-            with self._guard:
-                if self._mail and done < most:
-                    action = self._mail.popleft()
-            if action is not None:
-                _call(action)
+            while mail and done < most:
+                _call(mail.popleft())
                 done += 1
-                if done % TOGETHER:
-                    continue
+                if done % TOGETHER == 0:
+                    break
             self._pause()
-            with self._guard:
-                if not self._mail:
-                    self._owned = False
-                    return True
+            if mail:
                 if done >= most:
                     return False
+                continue
+            self._owner.release()
+            # Who has posted since could not become the owner before that, and relies on this look.
+            if not mail or not self._owner.acquire(blocking=False):
+                return True
 
     def _pause(self) -> None:
         if self._next_timer <= self._clock():  # its thread can't ask for it while it is the owner

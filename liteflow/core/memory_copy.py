@@ -64,9 +64,26 @@ def _own_fields(kind: type[Any]) -> Callable[[Any], Any]:
 
 def _own_pointer(pointer: Pointer) -> Pointer:
     copied = pointer.copy()
-    for name in ("context_item", "persistence_data", "event_data", "outcome"):
-        if (value := getattr(pointer, name)) is not None:
-            setattr(copied, name, own(value))
+    if pointer.context_item is not None:
+        copied.context_item = own(pointer.context_item)
+    if pointer.persistence_data is not None:
+        copied.persistence_data = own(pointer.persistence_data)
+    if pointer.event_data is not None:
+        copied.event_data = own(pointer.event_data)
+    if pointer.outcome is not None:
+        copied.outcome = own(pointer.outcome)
+    return copied
+
+
+def _own_instance(instance: Instance) -> Instance:
+    copied = instance.copy()
+    copied.data = _own_dict(instance.data)
+    copied.pointers = {key: _own_pointer(pointer) for key, pointer in instance.pointers.items()}
+    copied.items = _own_dict(instance.items)
+    copied.inbox = _own_list(instance.inbox)
+    copied.applied = instance.applied.copy()
+    copied.outbox = _own_list(instance.outbox)
+    copied.consumed = _own_dict(instance.consumed)
     return copied
 
 
@@ -79,7 +96,7 @@ _COPIERS: dict[type[Any], Callable[[Any], Any]] = {
     list: _own_list,
     Activity: _own_fields(Activity),
     Event: _own_fields(Event),
-    Instance: _own_fields(Instance),
+    Instance: _own_instance,
     Pointer: _own_pointer,
     Request: lambda request: replace(request, arguments=own(request.arguments)),
     OutboxItem: lambda item: replace(item, body=own(item.body)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +26,7 @@ class LocalLockProvider(LockProvider):
         self._clock = clock
         self._guard = threading.Lock()
         self._held: dict[str, _Held] = {}
+        self._tokens = itertools.count(1)
 
     def open(self) -> None:
         """Nothing to connect to."""
@@ -43,7 +44,7 @@ class LocalLockProvider(LockProvider):
         if held is not None and held.lease.expires > now:
             held.marked = True
             return Taken(held.lease.expires - now)
-        lease = Lease(name, secrets.token_hex(16), now + ttl)
+        lease = Lease(name, str(next(self._tokens)), now + ttl)
         self._held[name] = _Held(lease)
         return lease
 

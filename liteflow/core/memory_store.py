@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 
 from liteflow.core.errors import ProviderError
 from liteflow.core.memory_activities import ActivityPool
@@ -67,7 +68,7 @@ class MemoryPersistenceProvider(PersistenceProvider):
     shared = False
 
     def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
-        self._clock = clock or (lambda: datetime.now(timezone.utc))
+        self._clock = clock or partial(datetime.now, timezone.utc)
         self._last_now = datetime.min.replace(tzinfo=timezone.utc)
         self._lock = threading.Lock()
         self._records: dict[str, _Record] = {}
@@ -130,19 +131,24 @@ class MemoryPersistenceProvider(PersistenceProvider):
         instance = record.instance
         if transition.token and instance.token == transition.token:
             return Outcome.COMMITTED
-        if (instance.revision, instance.inbox_sequence) != (transition.revision, transition.inbox_sequence):
+        if instance.revision != transition.revision or instance.inbox_sequence != transition.inbox_sequence:
             return Outcome.CONFLICT
-        if any(instance.claims.get(key) != claim for key, claim in transition.claims_expected.items()):
-            return Outcome.CONFLICT
-        own_transition(transition).apply(instance)
-        self._due.set(instance.id, instance.wake_at)
+        for key, claim in transition.claims_expected.items():
+            if instance.claims.get(key) != claim:
+                return Outcome.CONFLICT
+        wake_at = instance.wake_at
+        # What the engine has made nobody changes any more: parts of it may become parts of what is kept here.
+        (transition if transition.after is not None else own_transition(transition)).apply(instance)
+        if instance.wake_at != wake_at:
+            self._due.set(instance.id, instance.wake_at)
         if transition.waits is not None:
             self._set_waits(record, transition.waits)
         if transition.errors:
             errors = self._errors.setdefault(instance.id, [])
             errors += transition.errors
             del errors[:-ERRORS_KEPT]
-        self._parked.discard(instance.id)
+        if self._parked:
+            self._parked.discard(instance.id)
         record.holds = 0
         return Outcome.COMMITTED
 
@@ -175,7 +181,8 @@ class MemoryPersistenceProvider(PersistenceProvider):
             if instance.status.ended:
                 return RequestOutcome.ENDED
             instance.inbox_sequence += 1
-            instance.inbox.append(replace(own(request), sequence=instance.inbox_sequence))
+            # A new list, since the old one may be part of what others hold.
+            instance.inbox = [*instance.inbox, replace(own(request), sequence=instance.inbox_sequence)]
             self._lower(instance, wake_at)
             return RequestOutcome.STORED
 

@@ -10,9 +10,8 @@ Times are aware UTC datetimes by the store's clock, in microseconds.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from operator import attrgetter
 
 from liteflow.core.codec import Plain
 
@@ -28,10 +27,11 @@ class WorkflowStatus(enum.IntEnum):
     COMPLETE = 2
     TERMINATED = 3
 
-    @property
-    def ended(self) -> bool:
-        """True for COMPLETE and TERMINATED, after which nothing changes any more."""
-        return self in (WorkflowStatus.COMPLETE, WorkflowStatus.TERMINATED)
+    ended: bool
+    """True for COMPLETE and TERMINATED, after which nothing changes any more."""
+
+    def __init__(self, number: int) -> None:
+        self.ended = number >= 2
 
 
 class PointerStatus(enum.IntEnum):
@@ -48,7 +48,7 @@ class PointerStatus(enum.IntEnum):
     PENDING_PREDECESSOR = 9
 
 
-@dataclass(slots=True)
+@dataclass
 class Pointer:
     """One activation of a step in an instance.
 
@@ -100,14 +100,13 @@ class Pointer:
 
     def copy(self) -> Pointer:
         """A pointer of its own with the same values. (`copy.copy` takes ten times as long.)"""
-        return Pointer(*_pointer_values(self))
+        taken = Pointer.__new__(Pointer)
+        taken.__dict__ = self.__dict__.copy()
+        return taken
 
 
 FIRST_POINTER = "1"
 """Id of the pointer that an instance begins with."""
-
-_pointer_values = attrgetter(*(f.name for f in fields(Pointer)))
-
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 """Before anything that happened here."""
@@ -171,8 +170,30 @@ class Wait:
     pointer_id: str
 
 
-@dataclass(slots=True)
-class Instance:
+class _Pointers:
+    """The pointers of an instance, and what is remembered of them while they stay as they are."""
+
+    pointers: dict[str, Pointer]
+    _open: list[Pointer] | None = None
+
+    def open_pointers(self) -> list[Pointer]:
+        """The pointers that have not ended, in order of creation. The list is not the caller's to change."""
+        if self._open is not None:
+            return self._open
+        return [pointer for pointer in self.pointers.values() if pointer.end_time is None]
+
+    def settle(self) -> list[Pointer]:
+        """The open pointers, which from here on need not be looked for: all pointers stay as they are now."""
+        self._open = [pointer for pointer in self.pointers.values() if pointer.end_time is None]
+        return self._open
+
+    def unsettle(self) -> None:
+        """The pointers are about to be changed."""
+        self._open = None
+
+
+@dataclass
+class Instance(_Pointers):
     """One run of a definition, as stored.
 
     `data` maps the (escaped) top-level attribute names to their encoded values. `revision` counts
@@ -222,10 +243,6 @@ class Instance:
     completions: int = 0
     parent: str | None = None
 
-    def open_pointers(self) -> list[Pointer]:
-        """The pointers that have not ended, in order of creation."""
-        return [pointer for pointer in self.pointers.values() if pointer.end_time is None]
-
     def waits(self) -> list[Wait]:
         """The open waits; what the store indexes is this list."""
         return [
@@ -243,15 +260,14 @@ class Instance:
 
         Pointers are shared too: whoever changes one takes a copy of it first.
         """
-        taken = Instance(*_instance_values(self))
+        taken = Instance.__new__(Instance)
+        taken.__dict__ = self.__dict__.copy()
+        taken._open = None
         taken.data = dict(self.data)
         taken.pointers = dict(self.pointers)
         taken.items = dict(self.items)
         taken.claims = dict(self.claims)
         return taken
-
-
-_instance_values = attrgetter(*(f.name for f in fields(Instance)))
 
 
 def wait_key(name: str, key: str) -> str:

@@ -56,7 +56,7 @@ class ExecutionResult:
     @staticmethod
     def next() -> ExecutionResult:
         """The step is done; go on."""
-        return _NEXT
+        return NEXT
 
     @staticmethod
     def outcome(value: Any) -> ExecutionResult:
@@ -154,4 +154,5 @@ def _moment(value: datetime | None) -> datetime | None:
     return value
 
 
-_NEXT = ExecutionResult(proceed=True)
+NEXT = ExecutionResult(proceed=True)
+"""What most bodies return."""

@@ -31,6 +31,12 @@ from liteflow.core.transition import Transition
 
 log = logging.getLogger("liteflow.runner")
 
+MOMENTS = 8 * MOMENT
+"""As long as bodies end soon, so many seconds pass before somebody looks once more if they still do."""
+
+LATE = 0.01
+"""A look at bodies that is so many seconds late tells of the machine, not of them: they get one more."""
+
 TURN = 0.005
 """Seconds that the next item of a for_each gives the one before it to end."""
 
@@ -41,42 +47,46 @@ class Running(Hops):
     def _dispatch(
         self, act: Activation, instance: Instance, now: datetime, pending: Transition | None
     ) -> None:
-        if act.leave or act.lost or self._draining:
+        if act.leave or self._draining:
+            return
+        clock = self._clock()
+        if act.lost_by(clock):
             return
         if pending is not None and ("status" in pending.fields or instance.inbox):
             return  # what is ready may not be any more once that is stored
-        changed = pending.pointers if pending is not None else {}
-        busy = act.busy
-        runnable = [p for p in self._ready(instance, now) if p.id not in busy and p.id not in changed]
+        runnable = self._ready(instance, now)
+        if act.busy or pending is not None:
+            changed = pending.pointers if pending is not None else {}
+            runnable = [p for p in runnable if p.id not in act.busy and p.id not in changed]
         if not runnable:
             return
         if act.suspect and any(p.id not in instance.claims for p in runnable):
             if self._has_turn(act, instance):
                 self._count_crash(act)
             return
-        if self._slice_is_over(act):
+        if self._slice_is_over(act, clock):
             act.leave = True
             return
         for pointer in runnable:
             if pointer.id in instance.claims:
                 self._take_over(act, instance, pointer)
                 continue
-            turn = self._turn_of(instance, pointer)
+            turn = self._turn_of(instance, pointer) if pointer.scope else None
             if turn is not None:
                 if turn in act.turns:
                     continue
                 act.turns[turn] = pointer.id
                 self._loop.later(TURN, partial(self._turn_over, act, turn, pointer.id))
-            self._run(act, instance, pointer)
+            self._run(act, instance, pointer, clock)
 
-    def _slice_is_over(self, act: Activation) -> bool:
+    def _slice_is_over(self, act: Activation, clock: float) -> bool:
         """Is it others' turn? Not before something was done here: with a slow store nobody ever would.
 
         A suspect that was counted runs: else nobody can have died of it, but the next one counts it again.
         """
         if act.counted or not (act.committed or act.busy):
             return False
-        return self._clock() - act.began > self._settings.time_slice
+        return clock - act.began > self._settings.time_slice
 
     def _has_turn(self, act: Activation, instance: Instance) -> bool:
         """May it be counted that the suspect is run? From the second death on they are run one at a time.
@@ -107,13 +117,15 @@ class Running(Hops):
 
     def _count_crash(self, act: Activation) -> None:
         """Store that a process has died at it, before a body runs that may take this one along too."""
-        instance = act.instance
+        instance, visit = act.instance, act.visit
         assert instance is not None
         act.suspect = False
 
         def counted(result: object) -> None:
-            if act.instance is not instance:
+            if not act.still(visit):
                 return
+            instance = act.instance
+            assert instance is not None
             act.waiting_for -= 1
             if isinstance(result, Exception):
                 act.suspect = act.leave = True
@@ -149,6 +161,8 @@ class Running(Hops):
     def _ready(self, instance: Instance, now: datetime) -> list[Pointer]:
         """What may run, and nothing that still runs here. `now` is what no process's clock is short of."""
         ready, claims = engine.ready(instance, now), instance.claims
+        if not claims:
+            return ready
         return [p for p in ready if p.id not in claims or claims[p.id].token not in self._long]
 
     def _unfinished(self, instance: Instance, now: datetime) -> bool:
@@ -159,7 +173,7 @@ class Running(Hops):
     @staticmethod
     def _turn_of(instance: Instance, pointer: Pointer) -> str | None:
         """The for_each whose item this pointer begins, if it does."""
-        container = pointer.scope[-1] if pointer.scope else None
+        container = pointer.scope[-1]
         begins = container in instance.items and pointer.predecessor_id == container
         return container if begins and pointer.retry_count == 0 and pointer.start_time is None else None
 
@@ -187,7 +201,7 @@ class Running(Hops):
 
     def _job(self, act: Activation, instance: Instance, pointer: Pointer) -> Job:
         assert act.definition is not None
-        job = Job(instance.copy(), act.definition, act.definition.by_id[pointer.step_id], pointer)
+        job = Job(instance, act.definition, act.definition.by_id[pointer.step_id], pointer)
         act.busy[pointer.id] = job
         return job
 
@@ -195,10 +209,10 @@ class Running(Hops):
         until = self._persistence.now() + timedelta(seconds=self._settings.lease_ttl)
         return Claim(self.id, uuid.uuid4().hex, until)
 
-    def _run(self, act: Activation, instance: Instance, pointer: Pointer) -> None:
+    def _run(self, act: Activation, instance: Instance, pointer: Pointer, clock: float) -> None:
         job = self._job(act, instance, pointer)
         self._submit(job, instance)
-        self._young.append((self._clock() + self._settings.long_step, act, job))
+        self._young.append((clock + self._settings.long_step, act, job))
         if len(self._young) == 1:
             self._loop.later(self._settings.long_step, self._check_young)
         if job.step.timeout is not None:
@@ -211,13 +225,13 @@ class Running(Hops):
     def _begin_bodies(self) -> None:
         if not self._slots.begin() and not self._nudging:
             self._nudging = True
-            self._loop.later(MOMENT, self._nudge)
+            self._loop.later(MOMENT, partial(self._nudge, 2 * MOMENT))
 
-    def _nudge(self) -> None:
-        """Jobs were left to a thread that was to be back in a moment: is it?"""
+    def _nudge(self, again: float) -> None:
+        """Jobs were left to a thread that was to be back in a moment: is it? If so it is asked less often."""
         self._nudging = not self._slots.overdue()
         if self._nudging:
-            self._loop.later(MOMENT, self._nudge)
+            self._loop.later(again, partial(self._nudge, min(2 * again, MOMENTS)))
 
     def _check_young(self) -> None:
         """Of the bodies that have begun lately, deal with those that take long. One timer for all."""
@@ -229,7 +243,12 @@ class Running(Hops):
                 self._loop.later(due - now, self._check_young)
                 return
             self._young.popleft()
-            if not over:
+            if over:
+                continue
+            if now - due > LATE and not job.spared:
+                job.spared = True
+                self._young.append((now + self._settings.long_step, act, job))
+            else:
                 self._check_long(act, job)
 
     def _watch(self, job: Job) -> None:
@@ -298,6 +317,11 @@ class Running(Hops):
             self._begin(act)
         else:
             act.inputs.append(ended)
-            for turn in [t for t, pointer_id in act.turns.items() if pointer_id == job.pointer.id]:
-                del act.turns[turn]
+            if act.turns:
+                self._end_turns(act, job.pointer.id)
             self._go(act)
+
+    @staticmethod
+    def _end_turns(act: Activation, pointer_id: str) -> None:
+        for turn in [turn for turn, begun in act.turns.items() if begun == pointer_id]:
+            del act.turns[turn]

@@ -40,9 +40,12 @@ class Slots:
         self._ended = ended
         self._jobs: deque[tuple[Work, bool, float]] = deque()
         self._short: dict[Work, bool] = {}  # what runs and is not claimed; True for one that is alone
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
         self._sleeping = 0  # threads that wait to be notified
-        self._running = 0  # threads that run a body
+        self._coming = 0  # threads that were notified, and are not there yet
+        self._running: set[Work] = set()  # whose body some thread is in
+        self._idents: set[int] = set()  # of the threads
         self._last_begin = 0.0  # when a thread took a job, or was woken to take one
         self._closed = False
         self._threads = [
@@ -57,16 +60,16 @@ class Slots:
 
         Nobody is woken for it before `begin`.
         """
-        entry = (job, alone, self._clock())
-        with self._condition:
-            self._jobs.append(entry)
+        self._jobs.append((job, alone, self._clock()))
 
     def begin(self) -> bool:
         """Have what was submitted begun. False if `overdue` is to be called after a moment."""
         now = self._clock()
-        with self._condition:
+        with self._lock:
             if not self._jobs or self._sleeping == 0:
                 return True
+            if self._coming or threading.get_ident() in self._idents:
+                return len(self._jobs) == 1  # one is on its way, or here, and takes the first of them
             if self._sleeping < len(self._threads) and now < self._last_begin + MOMENT:
                 return False  # one is likely to be back by then
             self._last_begin = now
@@ -76,25 +79,25 @@ class Slots:
     def overdue(self) -> bool:
         """Wake threads for jobs that were left to one that is not back. False: ask again in a moment."""
         now = self._clock()
-        with self._condition:
+        with self._lock:
             if not self._jobs or self._sleeping == 0:
                 return True
-            if self._running > 0 and now >= self._last_begin + MOMENT:
+            if self._running and now >= self._last_begin + MOMENT:
                 self._wake(min(len(self._jobs), self._sleeping))
                 return True
-            if now > self._jobs[0][2] + LONG_WAIT:
+            if not self._coming and now > self._jobs[0][2] + LONG_WAIT:
                 self._wake(1)
             return False
 
     def claimed(self, job: Work) -> None:
         """The job is a long step now: others need not wait for it."""
-        with self._condition:
+        with self._lock:
             if self._short.pop(job, None) is not None:
                 self._wake(self._sleeping)
 
     def withdraw(self, job: Work) -> bool:
         """Take back a job that no slot has begun. False if one has."""
-        with self._condition:
+        with self._lock:
             for entry in self._jobs:
                 if entry[0] is job:
                     self._jobs.remove(entry)
@@ -103,46 +106,50 @@ class Slots:
 
     def close(self) -> None:
         """Begin nothing more. What runs goes on, in threads that end with it."""
-        with self._condition:
+        with self._lock:
             self._closed = True
             self._jobs.clear()
             self._wake(self._sleeping)
 
     def _wake(self, count: int) -> None:
         self._sleeping -= count
+        self._coming += count
         self._condition.notify(count)
 
     def _may_begin(self) -> bool:
-        while self._jobs and self._jobs[0][0].dropped:
-            self._jobs.popleft()  # its step has ended without it
-        if not self._jobs:
+        jobs = self._jobs
+        while jobs and jobs[0][0].dropped:
+            jobs.popleft()  # its step has ended without it
+        if not jobs:
             return False
-        alone = self._jobs[0][1]
-        return not self._short if alone else not any(self._short.values())
+        return not (self._short and (jobs[0][1] or True in self._short.values()))
 
     def _take(self) -> Work:
         job, alone, _ = self._jobs.popleft()
-        self._running += 1
+        self._running.add(job)
         job.began = self._last_begin = self._clock()
         if job.claim is None:
             self._short[job] = alone
         return job
 
     def _over(self, job: Work) -> None:
-        self._running -= 1
         if self._short.pop(job, None):
             self._wake(self._sleeping)  # it was alone
 
     def _serve(self) -> None:
         job: Work | None = None
+        self._idents.add(threading.get_ident())
         while True:
-            with self._condition:
+            with self._lock:
                 if job is not None:
                     self._over(job)
                 while not self._may_begin() and not self._closed:
                     self._sleeping += 1
                     self._condition.wait()
+                    self._coming -= 1
                 if self._closed:
                     return
                 job = self._take()
-            self._ended(job, self._bodies.work(job))
+            outcome = self._bodies.work(job)
+            self._running.discard(job)
+            self._ended(job, outcome)

@@ -26,8 +26,9 @@ class Stage(Generic[T, R]):
 
     `call` takes items and returns their results in order. `post` brings the results to the loop: it is
     called with functions to run there. An item whose call raised gets the exception as its result.
-    With `inline` the call is made by whoever puts an item in: for backends that never wait. `at_pause` is
-    given what wakes the thread, to be called when who puts items in has no more of them for now.
+    With `inline` the call is made by whoever puts an item in, who gets the result before `put` returns: for
+    backends that never wait. `at_pause` is given what wakes the thread, to be called when who puts items in
+    has no more of them for now.
     """
 
     def __init__(
@@ -54,9 +55,9 @@ class Stage(Generic[T, R]):
             self._thread.start()
 
     def put(self, item: T, done: Callable[[R | Exception], Any]) -> None:
-        """Hand in an item; `done` is called on the loop with its result."""
+        """Hand in an item, from the loop; `done` is called there with its result."""
         if self._thread is None:
-            self._post(partial(done, self._results([item])[0]))
+            done(self._results([item])[0])
             return
         self._items.append((item, done))
         self._at_pause(self._tell)

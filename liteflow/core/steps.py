@@ -13,7 +13,8 @@ from typing import Any
 
 from liteflow.core.definition import Step
 from liteflow.core.errors import DefinitionError
-from liteflow.core.result import ExecutionResult
+from liteflow.core.models import Instance, Pointer
+from liteflow.core.result import NEXT, ExecutionResult
 from liteflow.core.views import ExecutionPointer, WorkflowInstance
 
 _EVENTS = threading.Lock()
@@ -23,12 +24,10 @@ _EVENTS = threading.Lock()
 class Cancellation:
     """Tells a running body that its work is not wanted any more."""
 
-    __slots__ = ("_callbacks", "_event", "_set")
-
-    def __init__(self) -> None:
-        self._set = False
-        self._event: threading.Event | None = None  # made for who waits: few do, and every body gets a token
-        self._callbacks: tuple[Callable[[], object], ...] = ()
+    # Every body gets one and few look at it: to begin with it has nothing of its own.
+    _set = False
+    _event: threading.Event | None = None  # made for who waits
+    _callbacks: tuple[Callable[[], object], ...] = ()
 
     def is_set(self) -> bool:
         """True once the body should stop: terminated, taken over by another process, or shut down."""
@@ -68,26 +67,50 @@ class StepExecutionContext:
     `error` is, in a compensation, what went wrong. `now` is when the body began, by the store's clock.
     """
 
+    _workflow: WorkflowInstance | None = None
+    _execution_pointer: ExecutionPointer | None = None
+
     def __init__(
         self,
-        workflow: WorkflowInstance,
+        instance: Instance,
+        data_type: type | None,
         step: Step,
-        pointer: ExecutionPointer,
+        pointer: Pointer,
         cancellation: Cancellation,
         now: datetime,
     ) -> None:
-        self.workflow = workflow
+        self._instance = instance
+        self._data_type = data_type
+        self._pointer = pointer
         self.step = step
-        self.execution_pointer = pointer
         self.cancellation = cancellation
         self.attempt = pointer.retry_count + 1
         self.now = now
 
     @property
+    def workflow(self) -> WorkflowInstance:
+        """The instance as it was when the body began."""
+        if self._workflow is None:  # not made before: many bodies look at neither instance nor data
+            self._workflow = WorkflowInstance(self._instance, self._data_type)
+        return self._workflow
+
+    @property
+    def execution_pointer(self) -> ExecutionPointer:
+        """This activation of the step."""
+        if self._execution_pointer is None:
+            self._execution_pointer = ExecutionPointer(self._pointer)
+        return self._execution_pointer
+
+    @property
+    def data_was_seen(self) -> bool:
+        """True once somebody has looked at the data, so that it may have been changed. For LiteFlow."""
+        return self._workflow is not None and "data" in vars(self._workflow)
+
+    @property
     def error(self) -> str | None:
         """In a compensation: the error that is being compensated, as ``Type: message``."""
-        pointers = self.workflow.record.pointers
-        for pointer_id in reversed(self.execution_pointer.scope):
+        pointers = self._instance.pointers
+        for pointer_id in reversed(self._pointer.scope):
             if pointers[pointer_id].compensating:
                 return pointers[pointer_id].error
         return None
@@ -110,14 +133,14 @@ class StepExecutionContext:
     @property
     def idempotency_key(self) -> str:
         """Names this activation of the step, over all its re-runs."""
-        return f"{self.workflow.id}:{self.execution_pointer.id}"
+        return f"{self._instance.id}:{self._pointer.id}"
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger whose lines name the instance, the step and the attempt."""
         return _ContextLogger(
             logging.getLogger("liteflow.step"),
-            {"workflow_id": self.workflow.id, "step_id": self.step.id, "attempt": self.attempt},
+            {"workflow_id": self._instance.id, "step_id": self.step.id, "attempt": self.attempt},
         )
 
 
@@ -144,6 +167,8 @@ class FunctionBody(StepBody):
 
     def run(self, context: StepExecutionContext) -> Any:
         result = self.function(context)
+        if result is None:
+            return NEXT
         return _awaited(result, _as_result) if inspect.isawaitable(result) else _as_result(result)
 
 
@@ -152,7 +177,7 @@ async def _awaited(value: Awaitable[Any], then: Callable[[Any], ExecutionResult]
 
 
 def _as_result(value: Any) -> ExecutionResult:
-    return value if isinstance(value, ExecutionResult) else ExecutionResult.next()
+    return value if isinstance(value, ExecutionResult) else NEXT
 
 
 class FunctionStep:

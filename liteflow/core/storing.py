@@ -73,11 +73,12 @@ class Storing(Hops):
 
     def _after_commit(self, act: Activation, inputs: list[Input], transition: Transition) -> None:
         instance = act.instance
-        assert instance is not None
+        assert instance is not None and transition.after is not None
         before = instance.status
         waited = {wait.pointer_id for wait in instance.waits()} if transition.waits else set()
         cancelled = self._cancelled_claims(instance, inputs, transition) if transition.claims_removed else ()
-        transition.apply(instance)
+        act.instance = instance = transition.after
+        instance.token = transition.token
         act.unchecked = act.committed = True
         act.counted = False
         self._settle_inputs(act, inputs)
@@ -85,12 +86,8 @@ class Storing(Hops):
             self._tell_time_outs(act, instance, transition)
         for token in cancelled:
             self._queue.notify(CANCEL_TOPIC, token)
-        for pointer_id in act.busy.keys() & transition.pointers.keys():
-            job = act.busy[pointer_id]
-            if not job.ended and _superseded(job, transition.pointers[pointer_id]):
-                job.dropped = True
-                job.cancellation.set()
-                del act.busy[pointer_id]
+        if act.busy:
+            self._drop_superseded(act, transition)
         if instance.status is not before and instance.status is not WorkflowStatus.RUNNABLE:
             endings.tell(self._queue, instance.id)
             log.info(
@@ -103,6 +100,15 @@ class Storing(Hops):
             self._look(act, instance, waited if before is WorkflowStatus.RUNNABLE else set())
         if len(instance.pointers) >= ARCHIVE_AT:
             self._archive(act, instance)
+
+    @staticmethod
+    def _drop_superseded(act: Activation, transition: Transition) -> None:
+        for pointer_id in act.busy.keys() & transition.pointers.keys():
+            job = act.busy[pointer_id]
+            if not job.ended and _superseded(job, transition.pointers[pointer_id]):
+                job.dropped = True
+                job.cancellation.set()
+                del act.busy[pointer_id]
 
     def _tell_time_outs(self, act: Activation, instance: Instance, transition: Transition) -> None:
         """The callbacks for failing steps hear of what no body has raised, too."""
@@ -129,7 +135,8 @@ class Storing(Hops):
         for happened in inputs:
             if isinstance(happened, BodyEnded):
                 act.busy.pop(happened.pointer_id, None)
-                self._long_ended(happened)
+                if happened.claim is not None:
+                    self._long_ended(happened)
             elif isinstance(happened, BodyClaimed):
                 job = act.busy.pop(happened.pointer_id, None)
                 if job is not None and not job.dropped:
@@ -146,7 +153,7 @@ class Storing(Hops):
         self._long.add(job)
         self._slots.claimed(job)
         if claimed.over is not None:
-            job.instance, job.pointer = instance.copy(), instance.pointers[claimed.pointer_id]
+            job.instance, job.pointer = instance, instance.pointers[claimed.pointer_id]
             self._submit(job, instance)
             self._watch(job)
 
@@ -160,10 +167,10 @@ class Storing(Hops):
         if any(wait.pointer_id not in known for wait in waits):
             act.waiting_for += 1
             act.looking += 1
-            self._calls.look.put(Look(waits, instance), partial(self._looked, act, instance))
+            self._calls.look.put(Look(waits, instance), partial(self._looked, act, act.visit))
 
-    def _looked(self, act: Activation, instance: Instance, events: list[Event] | Exception) -> None:
-        if act.instance is not instance:
+    def _looked(self, act: Activation, visit: int, events: list[Event] | Exception) -> None:
+        if not act.still(visit):
             return
         act.waiting_for -= 1
         act.looking -= 1
@@ -180,10 +187,10 @@ class Storing(Hops):
         ended = engine.archivable(instance, act.definition)
         if len(ended) < ARCHIVE_AT:
             return
-        act.archiving = True
+        act.archiving, visit = True, act.visit
 
         def done(result: object) -> None:
-            if act.instance is not instance:
+            if not act.still(visit):
                 return
             if isinstance(result, Exception):
                 act.archiving = False

@@ -158,6 +158,7 @@ class Taking(Hops):
     def _load(self, act: Activation) -> None:
         act.phase = Phase.LOADING
         act.again = False
+        act.visit += 1
         self._calls.load.put(act.instance_id, partial(self._loaded, act))
 
     def _loaded(self, act: Activation, loaded: Loaded | Exception) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from liteflow.core.errors import DataError
@@ -20,7 +20,7 @@ MOST = 256
 @dataclass(eq=False)
 class _Entry(Generic[T, R]):
     item: T
-    done: threading.Event = field(default_factory=threading.Event)  # it has an outcome, or its thread leads
+    done: threading.Event | None = None  # for who waits: it has an outcome, or its thread leads
     outcome: R | BaseException | None = None
     leads: bool = False
 
@@ -43,9 +43,11 @@ class Together(Generic[T, R]):
         mine: _Entry[T, R] = _Entry(item)
         with self._lock:
             self._waiting.append(mine)
-            if not self._led:
+            if self._led:
+                mine.done = threading.Event()
+            else:
                 self._led = mine.leads = True
-        if not mine.leads:
+        if mine.done is not None:
             mine.done.wait()
         if mine.leads:
             self._lead()
@@ -64,10 +66,10 @@ class Together(Generic[T, R]):
                 following = self._waiting[0] if self._waiting else None
                 self._led = following is not None
             for entry in batch[1:]:
-                entry.done.set()
+                _wake(entry)
             if following is not None:
                 following.leads = True
-                following.done.set()
+                _wake(following)
 
     def _make(self, batch: Sequence[_Entry[T, R]]) -> None:
         try:
@@ -82,3 +84,8 @@ class Together(Generic[T, R]):
             results = [exc] * len(batch)
         for entry, result in zip(batch, results, strict=True):
             entry.outcome = result
+
+
+def _wake(entry: _Entry[T, R]) -> None:
+    if entry.done is not None:
+        entry.done.set()

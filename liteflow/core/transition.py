@@ -40,6 +40,9 @@ class Transition:
     claims that have to be stored exactly as they stand here, or the commit is a conflict: their holders
     renew them without raising the revision. `crashes` is the new count, 0 after any progress. A commit
     also clears `parked` and the scheduler's hold.
+
+    `after` is the instance as it will be, where the engine has made the transition. Neither that nor what
+    such a transition holds is ever changed, so that all who keep parts of it may share them.
     """
 
     instance_id: str
@@ -61,6 +64,7 @@ class Transition:
     crashes: int = 0
     waits: list[Wait] | None = None
     errors: list[ErrorRecord] = field(default_factory=list)
+    after: Instance | None = field(default=None, compare=False, repr=False)
 
     def apply(self, instance: Instance) -> None:
         """Change `instance` in place to what the store holds once this is committed.
@@ -68,6 +72,7 @@ class Transition:
         The memory provider and every holder of an instance use this, and a store's own form of the
         delta has to be equal to it (the contract suite compares them).
         """
+        instance.unsettle()
         for name, value in self.fields.items():
             setattr(instance, name, value)
         for name in self.data_removed:
@@ -82,6 +87,15 @@ class Transition:
         for pointer_id in self.claims_removed:
             instance.claims.pop(pointer_id, None)
         instance.claims.update(self.claims_set)
+        self._mark(instance)
+
+    def leads_to(self, after: Instance) -> None:
+        """`after` has all that the transition changes; from now on nobody changes it, nor the transition."""
+        self._mark(after)
+        self.after = after
+
+    def _mark(self, instance: Instance) -> None:
+        """What every commit writes."""
         instance.revision = self.revision + 1
         instance.token = self.token
         instance.wake_at = self.wake_at

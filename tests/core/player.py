@@ -61,6 +61,7 @@ class Player:
         )
         if transition is not None:
             transition.apply(self.instance)
+            assert transition.after == self.instance, "holders would go on from something else"
             self.sent += self.instance.outbox
             self.instance.outbox = []
 

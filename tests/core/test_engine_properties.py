@@ -148,6 +148,8 @@ class Simulator:
         if self.random.random() < self.crash_rate:
             return None  # the process died before the store had it
         transition.apply(self.stored)
+        assert transition.after == self.stored, "a holder would go on from something else than is stored"
+        assert transition.after.open_pointers() == self.stored.open_pointers()
         self.commits += 1
         self.check()
         return transition

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import threading
 
+import pytest
 from servers import wait_for
 
 from liteflow.core import Settings, StepExecutionContext, Workflow, WorkflowBuilder, engine
@@ -82,4 +84,26 @@ def test_a_body_that_nobody_wants_any_more_is_not_begun_when_its_turn_comes() ->
     for _ in ("first", "last"):
         assert done.acquire(timeout=10)
     assert workflow.begun == ["first", "last"]
+    slots.close()
+
+
+def test_while_a_thread_is_on_its_way_no_other_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is short of CPU it may be long on its way: more of them would only make it longer."""
+    workflow, woken, done = Gated(), list[int](), threading.Semaphore(0)
+    workflow.gate.set()
+    looks = itertools.count()  # each is a second after the one before
+    bodies = BodyRunner(MemoryPersistenceProvider().now, Settings())
+    slots = Slots(4, bodies, lambda job, ended: done.release(), clock=lambda: float(next(looks)))
+    wait_for("all threads sleep", lambda: slots._sleeping == 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(slots._condition, "notify", woken.append)
+        for name in "abc":
+            slots.submit(job(workflow, name))
+            slots.begin()
+            slots.overdue()
+    assert woken == [1]
+    with slots._lock:
+        slots._condition.notify(1)  # here it comes
+    for _ in "abc":
+        assert done.acquire(timeout=10)
     slots.close()

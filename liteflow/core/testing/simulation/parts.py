@@ -56,6 +56,7 @@ class SimulatedLoop(Loop):
     def _step(self) -> bool:
         if not self._running:
             return False
+        self._owner.acquire(blocking=False)  # it is still the owner if there was more than it ran last time
         more = not self._run(1 if self._draw() < 0.7 else 4)
         if self._next_timer != math.inf:
             self._actor.wake_in(self._next_timer - self._clock())
@@ -88,6 +89,7 @@ class SimulatedSlots(Slots):
         job = self._take()
         outcome = self._hook(self._node, job, self._bodies.work)
         self._node.world.actor().wait(self._duration(), counts=False)
+        self._running.discard(job)
         self._ended(job, outcome)
         self._over(job)
         return True
