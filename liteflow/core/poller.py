@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from liteflow.core.bundles import bundled
 from liteflow.core.errors import UnavailableError
 from liteflow.core.models import Parked
 from liteflow.core.parking import nobody_runs, redrive
@@ -70,6 +71,7 @@ class Poller:
         self._settings = settings
         self._lease: Lease | None = None
         self._clock = runtime.monotonic
+        self._spread = runtime.spread
         self._purge_at = 0.0
         self._recall_until: datetime | None = None
         self._periodic = runtime.periodic("scheduler", self._round)
@@ -245,7 +247,7 @@ class Poller:
         if not messages:
             return
         try:
-            self._queue.send(messages)
+            self._queue.send(bundled(messages, self._spread))
         except UnavailableError as exc:
             # They are held; when the hold runs out they are sent again.
             log.warning("%d wake-ups could not be sent (%s); they are sent again later", len(messages), exc)

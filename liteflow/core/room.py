@@ -40,6 +40,11 @@ class Room:
             return self._free
         return 1 + PER_SLOT * (self._free - 1)
 
+    @property
+    def narrow(self) -> bool:
+        """True while long steps hold slots: what is not begun is others' then."""
+        return self._free < self._slots
+
     def long_steps(self, count: int) -> None:
         """So many slots are held by long steps."""
         self._free = max(0, self._slots - count)
