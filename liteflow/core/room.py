@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PER_SLOT = 3
+PER_SLOT = 8
 """Instances for each slot beyond the first. With a single slot there is one at a time, as its user wants."""
 
 CROWDED_FOR = 10.0
