@@ -153,7 +153,7 @@ class Poller:
             return False
         until = self._recall_until
         recalled = self._persistence.hold_due(until, lambda _: until + timedelta(microseconds=1), PAGE)
-        self._send([_message(one) for one in recalled])
+        self._send(bundled([_message(one) for one in recalled], self._spread))
         if len(recalled) < PAGE:
             self._recall_until = None
         return len(recalled) == PAGE
@@ -203,7 +203,7 @@ class Poller:
                     one.instance_id, one.wake_at.isoformat(),
                 )  # fmt: skip
             messages.append(_message(one))
-        self._send(messages)
+        self._send(bundled(messages, self._spread))
 
     def _backlog(self, due: Due, depths: dict[str, int]) -> bool:
         """Do many messages wait where its own would? `depths` are those that were asked for already."""
@@ -247,10 +247,10 @@ class Poller:
         if not messages:
             return
         try:
-            self._queue.send(bundled(messages, self._spread))
+            self._queue.send(messages)
         except UnavailableError as exc:
             # They are held; when the hold runs out they are sent again.
-            log.warning("%d wake-ups could not be sent (%s); they are sent again later", len(messages), exc)
+            log.warning("%d messages could not be sent (%s); they are sent again later", len(messages), exc)
 
 
 def _definition(due: Due) -> DefinitionKey:
