@@ -400,7 +400,10 @@ class PersistenceProvider(Provider):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A wake-up or another short message. `queue` is a logical name (see `workflow_queue`), `body` an id."""
+    """A wake-up or another short message. `queue` is a logical name (see `workflow_queue`).
+
+    `body` is an id, or several (see `bundled`): below a thousand bytes.
+    """
 
     queue: str
     body: str
