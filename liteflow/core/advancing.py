@@ -12,6 +12,7 @@ from liteflow.core.bodies import Check
 from liteflow.core.errors import LiteFlowError
 from liteflow.core.hops import Hops
 from liteflow.core.inputs import (
+    BodyEnded,
     ConditionsHeld,
     EventsFound,
     Input,
@@ -105,13 +106,15 @@ class Advancing(Hops):
         """Run what events have made ready before it is stored that they are taken.
 
         That goes into the commit of the first result then, which saves one. Nothing is lost by it: until
-        then the events are in the log, and the wake-up is not acknowledged.
+        then the events are in the log, and the wake-up is not acknowledged. The end of the wait itself is
+        stored with the step after it for the same reason: it has done no more than take the event.
         """
         instance, definition = act.instance, act.definition
         assert instance is not None and definition is not None
-        if not all(isinstance(happened, EventsFound) for happened in inputs):
+        if not all(isinstance(happened, EventsFound) or _wait_over(act, happened) for happened in inputs):
             return False
-        if act.busy or act.suspect or act.one_by_one or definition.has_conditions:
+        ended = {happened.pointer_id for happened in inputs if isinstance(happened, BodyEnded)}
+        if act.busy.keys() - ended or act.suspect or act.one_by_one or definition.has_conditions:
             return False
         if not engine.at_rest(instance, due):
             return False
@@ -122,7 +125,7 @@ class Advancing(Hops):
             return False
         assert transition.after is not None
         self._dispatch(act, transition.after, certainly, None)
-        if not act.busy:
+        if not act.busy.keys() - ended:
             return False
         act.inputs = [*inputs, *act.inputs]
         return True
@@ -240,3 +243,11 @@ class Advancing(Hops):
 
         act.waiting_for += 1
         self._calls.outbox.put(partial(self._send_outbox, instance, act.definition, items), sent)
+
+
+def _wait_over(act: Activation, happened: Input) -> bool:
+    """Is it the end of a `wait_for` under the lease, whose event came with it?"""
+    if not isinstance(happened, BodyEnded) or happened.claim is not None or happened.result is None:
+        return False
+    job = act.busy.get(happened.pointer_id)
+    return job is not None and job.step.kind == "wait_for" and happened.result.proceed

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from liteflow.core.providers import QueueProvider
 
 TOPIC = "ended."
-TOPICS = 64
+TOPICS = 8
+"""Who waits hears of so many a part of all ends. The more there are, the fewer ends go together."""
+
+SEPARATOR = "\n"
 
 
-def tell(queue: QueueProvider, workflow_id: str) -> None:
-    """Broadcast that an instance has ended or was suspended."""
-    queue.notify(_topic(workflow_id), workflow_id)
+def tell(queue: QueueProvider, workflow_ids: Iterable[str]) -> None:
+    """Broadcast that instances have ended or were suspended."""
+    by_topic: dict[str, list[str]] = {}
+    for workflow_id in workflow_ids:
+        by_topic.setdefault(_topic(workflow_id), []).append(workflow_id)
+    for topic, ids in by_topic.items():
+        queue.notify(topic, SEPARATOR.join(ids))
 
 
 def _topic(workflow_id: str) -> str:
@@ -60,10 +67,11 @@ class Endings:
         if known is not unsubscribe:
             unsubscribe()
 
-    def _heard(self, workflow_id: str) -> None:
+    def _heard(self, workflow_ids: str) -> None:
         with self._lock:
-            for ended in self._waiting.get(workflow_id, ()):
-                ended.set()
+            for workflow_id in workflow_ids.split(SEPARATOR):
+                for ended in self._waiting.get(workflow_id, ()):
+                    ended.set()
 
     def forget(self) -> None:
         """The queue is closed, and with it its subscriptions."""

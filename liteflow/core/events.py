@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Sequence
 
+from liteflow.core.bundles import bundled
 from liteflow.core.errors import UnavailableError
 from liteflow.core.models import Event
 from liteflow.core.presence import Runnable
@@ -97,16 +98,15 @@ class EventDispatcher:
     def _wake(self, event: Event, waiters: Sequence[Waiter]) -> None:
         if not waiters:
             return
-        self._queue.send(
-            [
-                Message(
-                    workflow_queue(waiter.workflow_definition_id, waiter.version),
-                    waiter.instance_id,
-                    event.traceparent,
-                )
-                for waiter in waiters
-            ]
-        )
+        messages = [
+            Message(
+                workflow_queue(waiter.workflow_definition_id, waiter.version),
+                waiter.instance_id,
+                event.traceparent,
+            )
+            for waiter in waiters
+        ]
+        self._queue.send(bundled(messages, self._runtime.spread))
         runnable = self._runnable.definitions()
         nobody_s = [one for one in waiters if (one.workflow_definition_id, one.version) not in runnable]
         if nobody_s:

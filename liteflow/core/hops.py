@@ -28,6 +28,7 @@ from liteflow.core.models import (
     OutboxItem,
 )
 from liteflow.core.providers import (
+    Delivery,
     LockProvider,
     PersistenceProvider,
     QueueProvider,
@@ -76,8 +77,12 @@ class Hops(abc.ABC):
         self._bodies = bodies
         self._slots = runtime.slots(settings.concurrency, bodies, self._slot_ended)
         self._acts: dict[str, Activation] = {}
-        self._room = Room(settings.concurrency, room_changed, runtime.monotonic)
+        self._room_changed = room_changed
+        self._room = Room(settings.concurrency, self._room_is, runtime.monotonic)
         self.room = self._room.instances  # to begin with
+        self._waiting: deque[Delivery] = deque()  # came in one message with others, and is not begun
+        self._giving_back = 0
+        self._ended: list[str] = []  # whose end is to be broadcast
         self._long = LongSteps(self._room.long_steps)
         self._draining = False
         self._abandoned = False
@@ -99,10 +104,14 @@ class Hops(abc.ABC):
         return WorkflowInstance(instance, data_type)
 
     def _check_idle(self) -> None:
-        if self._draining and not self._acts and not self._long:
+        if self._draining and not self._acts and not self._long and not self._giving_back:
             self._idle.set()
 
     # ------------------------------------------------------------------------------------- the hops
+
+    @abc.abstractmethod
+    def _room_is(self, instances: int) -> None:
+        """So many instances may be in hand from now on."""
 
     @abc.abstractmethod
     def _begin(self, act: Activation) -> None:

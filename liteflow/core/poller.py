@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from liteflow.core.bundles import bundled
 from liteflow.core.errors import UnavailableError
 from liteflow.core.models import Parked
 from liteflow.core.parking import nobody_runs, redrive
@@ -70,6 +71,7 @@ class Poller:
         self._settings = settings
         self._lease: Lease | None = None
         self._clock = runtime.monotonic
+        self._spread = runtime.spread
         self._purge_at = 0.0
         self._recall_until: datetime | None = None
         self._periodic = runtime.periodic("scheduler", self._round)
@@ -151,7 +153,7 @@ class Poller:
             return False
         until = self._recall_until
         recalled = self._persistence.hold_due(until, lambda _: until + timedelta(microseconds=1), PAGE)
-        self._send([_message(one) for one in recalled])
+        self._send(bundled([_message(one) for one in recalled], self._spread))
         if len(recalled) < PAGE:
             self._recall_until = None
         return len(recalled) == PAGE
@@ -201,7 +203,7 @@ class Poller:
                     one.instance_id, one.wake_at.isoformat(),
                 )  # fmt: skip
             messages.append(_message(one))
-        self._send(messages)
+        self._send(bundled(messages, self._spread))
 
     def _backlog(self, due: Due, depths: dict[str, int]) -> bool:
         """Do many messages wait where its own would? `depths` are those that were asked for already."""
@@ -248,7 +250,7 @@ class Poller:
             self._queue.send(messages)
         except UnavailableError as exc:
             # They are held; when the hold runs out they are sent again.
-            log.warning("%d wake-ups could not be sent (%s); they are sent again later", len(messages), exc)
+            log.warning("%d messages could not be sent (%s); they are sent again later", len(messages), exc)
 
 
 def _definition(due: Due) -> DefinitionKey:

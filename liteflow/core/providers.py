@@ -259,7 +259,9 @@ class PersistenceProvider(Provider):
 
         Where `hold(due)` is a time, `wake_at` is set to it, and the count of holds is raised. Where it is a
         reason to park, that is stored, and `wake_at` emptied. Both compare with the revision and the
-        `wake_at` that were read; those that changed in between are left out of the answer.
+        `wake_at` that were read; those that changed in between are left out of the answer. One for which
+        neither a message nor a hold is there may also be held if it changed but is still due: the caller
+        sends its id after that in any case.
         """
 
     @abc.abstractmethod
@@ -398,7 +400,10 @@ class PersistenceProvider(Provider):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A wake-up or another short message. `queue` is a logical name (see `workflow_queue`), `body` an id."""
+    """A wake-up or another short message. `queue` is a logical name (see `workflow_queue`).
+
+    `body` is an id, or several (see `bundled`): below a thousand bytes.
+    """
 
     queue: str
     body: str

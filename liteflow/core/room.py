@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PER_SLOT = 3
+PER_SLOT = 8
 """Instances for each slot beyond the first. With a single slot there is one at a time, as its user wants."""
 
 CROWDED_FOR = 10.0
@@ -39,6 +39,11 @@ class Room:
         if self._free <= 1 or self._crowded_until is not None:
             return self._free
         return 1 + PER_SLOT * (self._free - 1)
+
+    @property
+    def narrow(self) -> bool:
+        """True while long steps hold slots: what is not begun is others' then."""
+        return self._free < self._slots
 
     def long_steps(self, count: int) -> None:
         """So many slots are held by long steps."""

@@ -18,6 +18,7 @@ from functools import partial
 from liteflow.core.activation import Phase
 from liteflow.core.advancing import Advancing
 from liteflow.core.bodies import Job
+from liteflow.core.bundles import unbundled
 from liteflow.core.hops import ignore
 from liteflow.core.leaving import Leaving
 from liteflow.core.long_steps import renewal, renewed
@@ -52,7 +53,11 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
 
     def deliver(self, delivery: Delivery) -> None:
         """Take a wake-up from the queue."""
-        self._loop.hand_over(partial(self._delivered, delivery))
+        parts = unbundled(delivery)
+        if len(parts) == 1:
+            self._loop.hand_over(partial(self._delivered, delivery))
+        else:
+            self._loop.hand_over(partial(self._delivered_together, parts))
 
     def stop(self, timeout: float) -> bool:
         """Drain: begin nothing, let running bodies end for up to `timeout` seconds, give back the rest.
@@ -84,6 +89,7 @@ class Runner(Taking, Advancing, Running, Storing, Leaving):
         for act in self._awaiting:
             act.waiting_for -= 1
         self._awaiting.clear()
+        self._give_back_waiting()
         for act in list(self._acts.values()):
             act.leave = True
             for job in list(act.busy.values()):

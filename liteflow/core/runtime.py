@@ -27,6 +27,9 @@ class Runtime:
     monotonic: Callable[[], float] = staticmethod(time.monotonic)
     """The process's own clock, in seconds. It never goes backwards, and means nothing to others."""
 
+    spread = 32
+    """Many wake-ups for one queue are sent in so many messages at least (see `bundled`)."""
+
     def loop(self, name: str) -> Loop:
         """See `Loop`."""
         return Loop(name)

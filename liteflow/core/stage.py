@@ -18,6 +18,9 @@ from liteflow.core.errors import UnavailableError
 T = TypeVar("T")
 R = TypeVar("R")
 
+TOGETHER = 32
+"""So many results are brought to the loop at a time."""
+
 log = logging.getLogger("liteflow.stage")
 
 
@@ -46,6 +49,7 @@ class Stage(Generic[T, R]):
         self._post = post
         self._most = most
         self._at_pause = at_pause
+        self._together = TOGETHER
         self._items: deque[tuple[T, Callable[[R | Exception], Any]]] = deque()
         self._condition = threading.Condition()
         self._closed = False
@@ -86,8 +90,17 @@ class Stage(Generic[T, R]):
 
     def _handle(self, batch: list[tuple[T, Callable[[R | Exception], Any]]]) -> None:
         results = self._results([item for item, _ in batch])
-        for (_, done), result in zip(batch, results, strict=True):
-            self._post(partial(done, result))
+        answers = [partial(done, result) for (_, done), result in zip(batch, results, strict=True)]
+        for first in range(0, len(answers), self._together):
+            self._post(partial(self._answer, answers[first : first + self._together]))
+
+    def _answer(self, answers: Sequence[Callable[[], Any]]) -> None:
+        """On the loop, one after the other, so that what they put into other stages goes there together."""
+        for answer in answers:
+            try:
+                answer()
+            except Exception:  # one instance's trouble must not stop the others
+                log.exception("what follows %s failed for an item", self._name)
 
     def _results(self, items: list[T]) -> Sequence[R | Exception]:
         try:

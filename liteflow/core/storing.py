@@ -89,7 +89,8 @@ class Storing(Hops):
         if act.busy:
             self._drop_superseded(act, transition)
         if instance.status is not before and instance.status is not WorkflowStatus.RUNNABLE:
-            endings.tell(self._queue, instance.id)
+            self._ended.append(instance.id)
+            self._loop.at_pause(self._tell_ended)
             log.info(
                 "workflow %s (%s version %d) is %s%s", instance.id, instance.workflow_definition_id,
                 instance.version, instance.status.name, f": {instance.reason}" if instance.reason else "",
@@ -109,6 +110,10 @@ class Storing(Hops):
                 job.dropped = True
                 job.cancellation.set()
                 del act.busy[pointer_id]
+
+    def _tell_ended(self) -> None:
+        ended, self._ended = self._ended, []
+        endings.tell(self._queue, ended)
 
     def _tell_time_outs(self, act: Activation, instance: Instance, transition: Transition) -> None:
         """The callbacks for failing steps hear of what no body has raised, too."""

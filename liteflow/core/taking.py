@@ -53,6 +53,42 @@ class Taking(Hops):
         else:
             self._begin(Activation(delivery.message.body, [delivery], clock=self._clock))
 
+    def _delivered_together(self, deliveries: list[Delivery]) -> None:
+        """Wake-ups that came in one message, of which the broker's limit knows nothing: they wait here."""
+        self._waiting.extend(deliveries)
+        if self._draining or self._room.narrow:
+            self._give_back_waiting()
+        else:
+            self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
+        while self._waiting and len(self._acts) < self._room.instances:
+            self._delivered(self._waiting.popleft())
+
+    def _give_back_waiting(self) -> None:
+        """Let others have what is not begun. It is sent anew: what comes back looks like a death."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        self._giving_back += len(waiting)
+
+        def sent(delivery: Delivery, result: object) -> None:
+            if isinstance(result, Exception):
+                delivery.nack()
+            else:
+                delivery.ack()
+            self._giving_back -= 1
+            self._check_idle()
+
+        for delivery in waiting:
+            self._calls.send.put(delivery.message, partial(sent, delivery))
+
+    def _room_is(self, instances: int) -> None:
+        self._room_changed(instances)
+        if self._room.narrow:
+            self._give_back_waiting()
+        else:
+            self._begin_waiting()
+
     def _begin(self, act: Activation) -> None:
         self._acts[act.instance_id] = act
         act.phase = Phase.LEASING
@@ -151,6 +187,8 @@ class Taking(Hops):
 
     def _forget(self, act: Activation) -> None:
         self._acts.pop(act.instance_id, None)
+        if self._waiting:
+            self._begin_waiting()
         self._check_idle()
 
     # ---------------------------------------------------------------------------------------------- load

@@ -108,6 +108,8 @@ bit fault, dispatching;
 hidden byte k;
 
 #define DUE(i)    ((I[i].wake == TIMER && I[i].past) || (rounds < ROUNDS && (I[i].wake == LATE || I[i].wake == EARLY)))
+/* It has come, or may have: a hold that compares no more than that is for what is sent in any case. */
+#define STILL_DUE(i) ((I[i].wake == TIMER && I[i].past) || I[i].wake == LATE || I[i].wake == EARLY)
 #define UNSEEN(e) (logged > e && !((processed | announced) & (1 << e)))
 
 inline moved(i)    { for (k : 0 .. WORKERS) { same[k] = same[k] && at[k] != i + 1 } }
@@ -313,7 +315,7 @@ end_wait:
         MAY_DIE;
         if
         :: !same[0] && KEPT(HOLD_COMPARES) -> goto over
-        :: same[0] || !KEPT(HOLD_COMPARES) -> I[i].wake = LATE; I[i].held = 1; moved(i)
+        :: same[0] || !KEPT(HOLD_COMPARES) || (!saw && STILL_DUE(i)) -> I[i].wake = LATE; I[i].held = 1; moved(i)
         fi
     }
     atomic {

@@ -264,7 +264,7 @@ MUTATIONS = [
     Mutation("event log not looked at by who is woken", no_look_at_load, "events"),
     Mutation("claims do not expire", claims_for_ever, "chains", only(Fault.CRASH)),
     Mutation("idempotency key unchecked", key_unchecked, "keys"),
-    Mutation("commit's token unchecked", no_token),
+    Mutation("commit's token unchecked", no_token, "control", only(Fault.LOST_REPLY)),
     Mutation("inbox not compared", inbox_not_compared, "control"),
     Mutation("`wake_at` not lowered by who is turned away", wake_unlowered, "events", only(Fault.CRASH)),
     Mutation("`wake_at` cleared without comparing", wake_uncompared, "timers", only(Fault.DELAY)),

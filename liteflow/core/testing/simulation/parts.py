@@ -120,6 +120,7 @@ class SimulatedStage(Stage[T, R]):
         most: int,
     ) -> None:
         super().__init__(name, call, post, inline=True, most=most)
+        self._together = 1  # anything may come between two results
         self._draw = node.world.random.random
         self._actor = node.actor(name, self._step)
 
@@ -164,6 +165,8 @@ class SimulatedPeriodic(Periodic):
 
 class SimulatedRuntime(Runtime):
     """Makes the parts of one node."""
+
+    spread = 1  # so that the few instances of a history come in bundles
 
     def __init__(self, node: Node, hook: BodyHook) -> None:
         self.monotonic = node.monotonic

@@ -65,11 +65,20 @@ class Scheduling:
         if not due:
             return []
         token = uuid.uuid4().hex
-        holds = []
+        holds: list[RawBSONDocument] = []
+        together: dict[datetime, list[str]] = {}
         for instance_id, one in due.items():
+            until = hold(one)
+            if isinstance(until, datetime) and not (one.message_sent or one.holds):
+                together.setdefault(until, []).append(instance_id)
+                continue
             same = {name: found[instance_id].get(name) for name in ("_id", "revision", "wake_at")}
-            holds.append(_statement(same, _held(hold(one), one.holds + 1, token)))
-        if update(self._instances, holds) < len(holds):
+            holds.append(_statement(same, _held(until, one.holds + 1, token)))
+        # Each of these is sent its id after the hold, whatever it was due for: that it is due is enough.
+        for until, ids in together.items():
+            still = {"_id": {"$in": ids}, **due_query(now)}
+            holds.append(_statement(still, _held(until, 1, token), multi=True))
+        if update(self._instances, holds) < len(due):
             mine = self._loose.find({"_id": {"$in": list(due)}, "hold.token": token}, {"_id": 1})
             got = {document["_id"] for document in mine}
             return [one for one in due.values() if one.instance_id in got]
@@ -146,8 +155,8 @@ def _held(until: datetime | Parked, count: int, token: str) -> dict[str, Any]:
     return {"$set": {"wake_at": time_to_bson(until), "hold": {"token": token, "count": count}}}
 
 
-def _statement(condition: dict[str, Any], changes: Any) -> RawBSONDocument:
-    return encoded({"q": condition, "u": changes})
+def _statement(condition: dict[str, Any], changes: Any, *, multi: bool = False) -> RawBSONDocument:
+    return encoded({"q": condition, "u": changes, "multi": multi})
 
 
 def _move(move: WakeMove) -> RawBSONDocument:

@@ -93,6 +93,6 @@ def _try_a_lease(master: Master, where: str, prefix: str) -> list[Finding]:
         ]
     except RedisError as exc:
         return [problem(AREA, f"{where} does not answer: {type(exc).__name__}", "look into its log")]
-    if answers != [-1, 1, 1]:
+    if answers != [[-1], [1], [1]]:
         return [problem(AREA, f"{where} gives no leases: {answers}", "look into its log")]
     return [well(AREA, f"{where} gives leases")]

@@ -38,8 +38,6 @@ CHECKS: tuple[tuple[str, tuple[str | int, ...]], ...] = (
 )
 """Each way through the scripts, so that a user who may not is told when the process starts."""
 
-Calls = Sequence[tuple[str, Sequence[Any]]]
-
 
 class RedisLockProvider(LockProvider):
     """Leases on Redis. `url` may be several masters, in a list or comma-separated.
@@ -103,11 +101,7 @@ class RedisLockProvider(LockProvider):
     def acquire(self, names: Sequence[str], ttl: float) -> list[Lease | Taken]:
         began = time.monotonic()
         tokens = [secrets.token_hex(16) for _ in names]
-        milliseconds = int(ttl * 1000)
-        answers = self._all(
-            ACQUIRE,
-            [(self._key(name), (token, milliseconds)) for name, token in zip(names, tokens, strict=True)],
-        )
+        answers = self._all(ACQUIRE, names, [*tokens, int(ttl * 1000)])
         expires = began + ttl - (ttl * DRIFT_SHARE + DRIFT_LEAST)
         valid = time.monotonic() < expires
         result: list[Lease | Taken | None] = []
@@ -144,15 +138,14 @@ class RedisLockProvider(LockProvider):
     def _undo(self, held: Sequence[tuple[str, str]]) -> list[bool]:
         if not held:
             return []
-        answers = self._all(RELEASE, [(self._key(name), (token,)) for name, token in held])
+        answers = self._all(RELEASE, [name for name, _ in held], [token for _, token in held])
         return [any(answer[index] == 2 for answer in answers) for index in range(len(held))]
 
     def renew(self, leases: Sequence[Lease], ttl: float) -> list[bool]:
         if not leases:
             return []
         began = time.monotonic()
-        calls = [(self._key(lease.name), (lease.token, int(ttl * 1000))) for lease in leases]
-        answers = self._all(EXTEND, calls)
+        answers = self._ask(EXTEND, leases, int(ttl * 1000))
         held = []
         for index, lease in enumerate(leases):
             told = [answer[index] for answer in answers]
@@ -168,7 +161,7 @@ class RedisLockProvider(LockProvider):
     def release(self, leases: Sequence[Lease]) -> list[bool]:
         if not leases:
             return []
-        answers = self._all(RELEASE, [(self._key(lease.name), (lease.token,)) for lease in leases])
+        answers = self._ask(RELEASE, leases)
         clean = []
         for index, lease in enumerate(leases):
             lease.held = False
@@ -181,9 +174,15 @@ class RedisLockProvider(LockProvider):
     def _key(self, name: str) -> str:
         return f"{self._prefix}:lease:{name}"
 
-    def _all(self, script: str, calls: Calls) -> list[list[int | None]]:
+    def _ask(self, script: str, leases: Sequence[Lease], *more: int) -> list[list[int | None]]:
+        return self._all(script, [one.name for one in leases], [*(one.token for one in leases), *more])
+
+    def _all(
+        self, script: str, names: Sequence[str], arguments: Sequence[str | int]
+    ) -> list[list[int | None]]:
         """The answers of each master, asked at the same time."""
-        ask: Callable[[Master], list[int | None]] = lambda master: master.run(script, calls)  # noqa: E731
+        keys = [self._key(name) for name in names]
+        ask: Callable[[Master], list[int | None]] = lambda master: master.run(script, keys, arguments)  # noqa: E731
         pool = self._pool
         if pool is None:
             return [ask(master) for master in self._masters]

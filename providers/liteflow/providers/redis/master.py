@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import redis
 from liteflow.core.errors import LockUnavailableError, ProviderError, SettingsError
@@ -71,25 +71,18 @@ class Master:
                 raise ProviderError(f"{told}; leases need it on {key}") from exc
             self._away(exc)
 
-    def run(self, script: str, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[int | None]:
-        """Run a script for each (key, arguments). None for each call that got no answer."""
+    def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> list[int | None]:
+        """Run a script for all keys: a number for each, or None for each if there is no answer."""
         if time.monotonic() < self._away_until:
-            return [None] * len(calls)
-        # EVAL, not EVALSHA: the scripts are a few hundred bytes, and a restarted server knows no digests.
-        pipe = self.client.pipeline(transaction=False)
-        for key, arguments in calls:
-            pipe.eval(script, 1, key, *arguments)
+            return [None] * len(keys)
         try:
-            answers = pipe.execute(raise_on_error=False)
+            # EVAL, not EVALSHA: the scripts are a few hundred bytes, and a restarted server knows no digests.
+            answers = cast("list[int]", self.client.eval(script, len(keys), *keys, *arguments))
         except RedisError as exc:
             self._away(exc)
-            return [None] * len(calls)
-        failed = [answer for answer in answers if isinstance(answer, RedisError)]
-        if failed:
-            self._away(failed[0])
-        else:
-            self._back()
-        return [answer if isinstance(answer, int) else None for answer in answers]
+            return [None] * len(keys)
+        self._back()
+        return list(answers)
 
     def _away(self, exc: RedisError) -> None:
         with self._guard:

@@ -1,33 +1,52 @@
-"""The three acts on one Redis master, each atomic there.
+"""The three acts on one Redis master, each atomic there, and each for any number of leases.
 
 A lease is a hash ``{token, mark}`` that expires. The mark lives and dies with the lease it is for.
-All three may be repeated with the same token without harm, as a client does after a lost reply.
+All three may be repeated with the same tokens without harm, as a client does after a lost reply.
+
+KEYS are the leases, ARGV their tokens in the same order, then, but for `RELEASE`, the ttl in ms. The answer
+is a list with a number for each.
 """
 
 ACQUIRE = """
-local holder = redis.call('HGET', KEYS[1], 'token')
-if holder and holder ~= ARGV[1] then
-  redis.call('HSET', KEYS[1], 'mark', '1')
-  return redis.call('PTTL', KEYS[1])
+local told = {}
+for i, key in ipairs(KEYS) do
+  local holder = redis.call('HGET', key, 'token')
+  if holder and holder ~= ARGV[i] then
+    redis.call('HSET', key, 'mark', '1')
+    told[i] = redis.call('PTTL', key)
+  else
+    redis.call('HSET', key, 'token', ARGV[i])
+    redis.call('PEXPIRE', key, ARGV[#KEYS + 1])
+    told[i] = -1
+  end
 end
-redis.call('HSET', KEYS[1], 'token', ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return -1
+return told
 """
-"""KEYS: lease. ARGV: token, ttl in ms. -1: got it; else the ms that the holder has left; it is marked."""
+"""-1: got it; else the ms that the holder has left; it is marked."""
 
 EXTEND = """
-if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1
+local told = {}
+for i, key in ipairs(KEYS) do
+  told[i] = 0
+  if redis.call('HGET', key, 'token') == ARGV[i] then
+    redis.call('PEXPIRE', key, ARGV[#KEYS + 1])
+    told[i] = 1
+  end
+end
+return told
 """
-"""KEYS: lease. ARGV: token, ttl in ms. 1: extended; 0: not ours."""
+"""1: extended; 0: not ours."""
 
 RELEASE = """
-local lease = redis.call('HMGET', KEYS[1], 'token', 'mark')
-if lease[1] ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[1])
-if lease[2] then return 2 end
-return 1
+local told = {}
+for i, key in ipairs(KEYS) do
+  local lease = redis.call('HMGET', key, 'token', 'mark')
+  told[i] = 0
+  if lease[1] == ARGV[i] then
+    redis.call('DEL', key)
+    told[i] = lease[2] and 2 or 1
+  end
+end
+return told
 """
-"""KEYS: lease. ARGV: token. 1: was ours and unmarked; 2: was ours and marked; 0: not ours."""
+"""1: was ours and unmarked; 2: was ours and marked; 0: not ours."""
