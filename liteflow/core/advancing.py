@@ -9,9 +9,11 @@ from functools import partial
 from liteflow.core import engine
 from liteflow.core.activation import Activation, Phase
 from liteflow.core.bodies import Check
+from liteflow.core.definition import WAIT_FOR, WorkflowDefinition
 from liteflow.core.errors import LiteFlowError
 from liteflow.core.hops import Hops
 from liteflow.core.inputs import (
+    BodyEnded,
     ConditionsHeld,
     EventsFound,
     Input,
@@ -93,13 +95,17 @@ class Advancing(Hops):
         """Run what events have made ready before it is stored that they are taken.
 
         That goes into the commit of the first result then, which saves one. Nothing is lost by it: until
-        then the events are in the log, and the wake-up is not acknowledged.
+        then the events are in the log, and the wake-up is not acknowledged. The end of a step of ours that
+        only waits for them need not be stored first either.
         """
         instance, definition = act.instance, act.definition
         assert instance is not None and definition is not None
-        if not all(isinstance(happened, EventsFound) for happened in inputs):
+        if not all(
+            isinstance(happened, EventsFound) or self._only_waited(act, definition, happened)
+            for happened in inputs
+        ):
             return False
-        if act.busy or act.suspect or act.one_by_one or definition.has_conditions:
+        if act.suspect or act.one_by_one or definition.has_conditions or self._under_way(act):
             return False
         if not engine.at_rest(instance, due):
             return False
@@ -111,10 +117,23 @@ class Advancing(Hops):
         ahead = instance.copy()
         transition.apply(ahead)
         self._dispatch(act, ahead, certainly, None)
-        if not act.busy:
+        if not self._under_way(act):
             return False
         act.inputs = [*inputs, *act.inputs]
         return True
+
+    @staticmethod
+    def _only_waited(act: Activation, definition: WorkflowDefinition, happened: Input) -> bool:
+        """Is it the end of a wait, which may be told once more, should this process die?
+
+        Not when that may have happened already: then deaths have to be counted before the next body runs.
+        """
+        if not isinstance(happened, BodyEnded) or happened.claim is not None or happened.failure is not None:
+            return False
+        job = act.busy.get(happened.pointer_id)
+        if job is None or act.doubted or not act.deliveries:
+            return False
+        return definition.by_id[job.pointer.step_id].kind == WAIT_FOR and job.pointer.event_published
 
     def _lease_until(self, act: Activation, lease: Lease, now: datetime) -> datetime:
         """When the lease ends, by the store's clock. The same value from one renewal to the next.

@@ -57,7 +57,7 @@ class Taking(Hops):
         self._acts[act.instance_id] = act
         act.phase = Phase.LEASING
         act.again = act.leave = act.committing = act.one_by_one = act.timer = act.archiving = False
-        act.committed = act.flushing = act.suspect = act.counted = act.unsent = False
+        act.committed = act.flushing = act.suspect = act.counted = act.doubted = act.unsent = False
         act.unchecked = True
         act.check, act.looking = None, 0
         act.waiting_for = 0
@@ -187,6 +187,7 @@ class Taking(Hops):
             self._leave_to_others(act, instance, changed_definition(instance, self._persistence.now()))
             return
         act.suspect = self._seems_crashed(act, instance)
+        act.doubted = not act.suspect and any(delivery.redelivered for delivery in act.deliveries)
         self._activate(act, loaded, instance, definition)
 
     def _seems_crashed(self, act: Activation, instance: Instance) -> bool:
