@@ -39,7 +39,8 @@ class Activation:
     `doubted` that one may have died at what follows a wait.
     `flushing` tells that the outbox is being sent, `unsent` that it could not be. `committed` tells that
     something was stored since the lease was got. `lease_until` is the store's time for the local
-    `lease_expires`. `began` is when the lease was got, by `clock`, which is the process's monotonic one.
+    `lease_expires`. `began` is when the lease was got and `looked` when the instance was asked for last, by
+    `clock`, which is the process's monotonic one.
     """
 
     instance_id: str
@@ -53,6 +54,7 @@ class Activation:
     busy: dict[str, Job] = field(default_factory=dict)
     turns: dict[str, str] = field(default_factory=dict)
     began: float = 0.0
+    looked: float = 0.0
     lease_expires: float = 0.0
     lease_until: datetime | None = None
     again: bool = False
