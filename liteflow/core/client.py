@@ -111,6 +111,7 @@ class WorkflowClient:
         self._activities = Activities(persistence, queue, settings.activity_lease, self.publish_encoded)
         self._recorded: dict[str, tuple[float, frozenset[int]]] = {}
         self._starting = 0  # starts that are under way
+        self._publishing = 0  # and events
 
     def open(self: C) -> C:
         """Connect to the providers without running anything: enough for a client. Repeatable."""
@@ -299,9 +300,19 @@ class WorkflowClient:
             data=data,
             traceparent=traceparent,
         )
-        if self.persistence.add_event(event):
+        with self._state:
+            alone = not self._publishing
+            self._publishing += 1
+        try:
+            # A lone one can afford a look more; together they would only be in each other's way.
+            guessed = self._events.guess(event) if alone and self.persistence.shared else ()
+            new = self.persistence.add_event(event)
+        finally:
+            with self._state:
+                self._publishing -= 1
+        if new:
             try:
-                self._events.announce(event)
+                self._events.announce(event, guessed)
             except UnavailableError as exc:
                 log.warning(
                     "event %s is stored; its announcement failed (%s); the scheduler sends it", event.id, exc

@@ -20,7 +20,7 @@ from liteflow.core import (
 )
 from liteflow.core.errors import StoreUnavailableError
 from liteflow.core.models import Instance
-from liteflow.core.providers import Message, workflow_queue
+from liteflow.core.providers import Lease, Message, Taken, workflow_queue
 from liteflow.core.settings import Settings
 
 QUEUE = workflow_queue("one", 1)
@@ -134,6 +134,24 @@ def test_what_is_never_stored_is_given_up(cluster: Cluster, monkeypatch: pytest.
     cluster.store_it()
     assert cluster.errors
     wait_for("its wake-up is acknowledged", cluster.queue.settled, 10)
+
+
+def test_who_gives_up_looks_once_more_if_somebody_was_turned_away(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their wake-up is acknowledged: they have left a mark, and rely on who has the lease."""
+    turned_away: list[Lease | Taken] = []
+
+    def give_up(waited: float) -> None:
+        if not turned_away:
+            turned_away.extend(cluster.host.lock.acquire([f"workflow:{cluster.queue.sent[0].body}"], 10))
+            cluster.store_it()
+
+    monkeypatch.setattr(early, "pause", give_up)
+    cluster.thread.start()
+    cluster.thread.join(30)
+    assert cluster.host.wait_for_workflow(cluster.ids[0], 10).status is WorkflowStatus.COMPLETE
+    assert isinstance(turned_away[0], Taken)
 
 
 def test_who_stops_meanwhile_leaves_the_look_to_others(cluster: Cluster) -> None:
