@@ -35,10 +35,12 @@ class Activation:
     over, the lease is lost, or the process stops. `turns` holds, for each for_each, the item's pointer
     that was begun last, as long as the next one has to wait for it. `unchecked` tells that cancel
     conditions have to be looked at, `check` is what looks at them, `looking` counts looks into the event
-    log. `suspect` tells that a process seems to have died at it, `counted` that this was stored.
+    log. `suspect` tells that a process seems to have died at it, `counted` that this was stored,
+    `doubted` that one may have died at what follows a wait.
     `flushing` tells that the outbox is being sent, `unsent` that it could not be. `committed` tells that
     something was stored since the lease was got. `lease_until` is the store's time for the local
-    `lease_expires`. `began` is when the lease was got, by `clock`, which is the process's monotonic one.
+    `lease_expires`. `began` is when the lease was got and `looked` when the instance was asked for last, by
+    `clock`, which is the process's monotonic one.
     `instance` is never changed by a commit: another one takes its place. `visit` counts loads; what was
     asked for an earlier one comes too late. `going` tells that its next hop is being chosen, `once_more` that
     it has to be chosen again after that.
@@ -55,6 +57,7 @@ class Activation:
     busy: dict[str, Job] = field(default_factory=dict)
     turns: dict[str, str] = field(default_factory=dict)
     began: float = 0.0
+    looked: float = 0.0
     lease_expires: float = 0.0
     lease_until: datetime | None = None
     again: bool = False
@@ -69,6 +72,7 @@ class Activation:
     looking: int = 0
     suspect: bool = False
     counted: bool = False
+    doubted: bool = False
     unsent: bool = False
     committed: bool = False
     flushing: bool = False

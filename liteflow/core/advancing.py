@@ -9,6 +9,7 @@ from functools import partial
 from liteflow.core import engine
 from liteflow.core.activation import Activation, Phase
 from liteflow.core.bodies import Check
+from liteflow.core.definition import WAIT_FOR, WorkflowDefinition
 from liteflow.core.errors import LiteFlowError
 from liteflow.core.hops import Hops
 from liteflow.core.inputs import (
@@ -106,15 +107,17 @@ class Advancing(Hops):
         """Run what events have made ready before it is stored that they are taken.
 
         That goes into the commit of the first result then, which saves one. Nothing is lost by it: until
-        then the events are in the log, and the wake-up is not acknowledged. The end of the wait itself is
-        stored with the step after it for the same reason: it has done no more than take the event.
+        then the events are in the log, and the wake-up is not acknowledged. The end of a step of ours that
+        only waits for them need not be stored first either.
         """
         instance, definition = act.instance, act.definition
         assert instance is not None and definition is not None
-        if not all(isinstance(happened, EventsFound) or _wait_over(act, happened) for happened in inputs):
+        if not all(
+            isinstance(happened, EventsFound) or self._only_waited(act, definition, happened)
+            for happened in inputs
+        ):
             return False
-        ended = {happened.pointer_id for happened in inputs if isinstance(happened, BodyEnded)}
-        if act.busy.keys() - ended or act.suspect or act.one_by_one or definition.has_conditions:
+        if act.suspect or act.one_by_one or definition.has_conditions or self._under_way(act):
             return False
         if not engine.at_rest(instance, due):
             return False
@@ -125,10 +128,23 @@ class Advancing(Hops):
             return False
         assert transition.after is not None
         self._dispatch(act, transition.after, certainly, None)
-        if not act.busy.keys() - ended:
+        if not self._under_way(act):
             return False
         act.inputs = [*inputs, *act.inputs]
         return True
+
+    @staticmethod
+    def _only_waited(act: Activation, definition: WorkflowDefinition, happened: Input) -> bool:
+        """Is it the end of a wait, which may be told once more, should this process die?
+
+        Not when that may have happened already: then deaths have to be counted before the next body runs.
+        """
+        if not isinstance(happened, BodyEnded) or happened.claim is not None or happened.failure is not None:
+            return False
+        job = act.busy.get(happened.pointer_id)
+        if job is None or act.doubted or not act.deliveries:
+            return False
+        return definition.by_id[job.pointer.step_id].kind == WAIT_FOR and job.pointer.event_published
 
     def _lease_until(self, act: Activation, lease: Lease, now: datetime) -> datetime:
         """When the lease ends, by the store's clock. The same value from one renewal to the next.
@@ -243,11 +259,3 @@ class Advancing(Hops):
 
         act.waiting_for += 1
         self._calls.outbox.put(partial(self._send_outbox, instance, act.definition, items), sent)
-
-
-def _wait_over(act: Activation, happened: Input) -> bool:
-    """Is it the end of a `wait_for` under the lease, whose event came with it?"""
-    if not isinstance(happened, BodyEnded) or happened.claim is not None or happened.result is None:
-        return False
-    job = act.busy.get(happened.pointer_id)
-    return job is not None and job.step.kind == "wait_for" and happened.result.proceed

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from liteflow.core import codec
 from liteflow.core.codec import set_path
-from liteflow.core.definition import END, OUTCOME, RACE, SAGA, Assignment
+from liteflow.core.definition import END, OUTCOME, RACE, SAGA, WAIT_FOR, Assignment
 from liteflow.core.identity import identity
 from liteflow.core.plan import Draft, Heads, Plan
 from liteflow.core.primitives import (
@@ -187,7 +187,7 @@ class Verbs(abc.ABC):
         wait ends: see `StepBuilder.on_timeout`.
         """
         label = f"wait_for:{name}" if isinstance(name, str) else "wait_for"
-        draft = self._add("wait_for", label, WaitFor, rerun=False)
+        draft = self._add(WAIT_FOR, label, WaitFor, rerun=False)
         draft.inputs.append(_input("event_name", name))
         draft.inputs.append(_input("event_key", key))
         return self._waits(draft, effective_date, cancel_condition, timeout)
@@ -422,7 +422,7 @@ class StepBuilder(Verbs):
 
     def on_timeout(self) -> BlockBuilder[StepBuilder]:
         """Run this block when the time-out of the wait is over; then the path goes on."""
-        if self._draft.kind not in ("wait_for", "activity") or self._draft.blocks:
+        if self._draft.kind not in (WAIT_FOR, "activity") or self._draft.blocks:
             raise self._plan.error(self._draft, "on_timeout has to follow a wait_for or an activity, once")
         return BlockBuilder(self._plan, self._draft, self)
 

@@ -10,11 +10,13 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
-from liteflow.core import codec, engine
+from liteflow.core import codec, early, engine
 from liteflow.core.activities import Activities, PendingActivity
 from liteflow.core.admission import admit, engine_options
 from liteflow.core.endings import Endings
@@ -61,6 +63,9 @@ RESERVED = "liteflow."
 PURGE_AT_ONCE = 500
 """So many instances are deleted in one call."""
 
+FIRST_LOOK = 0.05
+"""Seconds after which an instance that was started here is looked at, if its end has not been heard."""
+
 RECORDED_FOR = 1.0
 """Seconds for which the recorded definitions are not read again, so that a burst of starts is cheap."""
 
@@ -105,6 +110,8 @@ class WorkflowClient:
         self._wake: Callable[[Message], None] = runtime.together(self._send_all)
         self._activities = Activities(persistence, queue, settings.activity_lease, self.publish_encoded)
         self._recorded: dict[str, tuple[float, frozenset[int]]] = {}
+        self._starting = 0  # starts that are under way
+        self._publishing = 0  # and events
 
     def open(self: C) -> C:
         """Connect to the providers without running anything: enough for a client. Repeatable."""
@@ -183,9 +190,35 @@ class WorkflowClient:
             instance.revision = 0
         instance.wake_at = now + timedelta(seconds=self.settings.wake_grace)
         instance.message_sent = True
-        if self._create(instance):
-            self._send(Message(workflow_queue(workflow_id, version), instance.id, traceparent))
+        self._store_and_wake(instance, workflow_queue(workflow_id, version))
         return instance.id
+
+    def _store_and_wake(self, instance: Instance, queue: str) -> None:
+        """Store a new instance and send its wake-up: at the same time, if no other start is under way.
+
+        Together with others the trips are shared, and what is sent early is looked for in vain more often.
+        """
+        message = Message(queue, instance.id, instance.traceparent)
+        self._endings.starts(instance.id)
+        with self._state:
+            alone = not self._starting
+            self._starting += 1
+        began, confirmed = self._runtime.monotonic(), None
+        try:
+            if alone:
+                confirmed = self.queue.begin_send([replace(message, early=True)])
+            new = self._create(instance)
+            in_time = self._runtime.monotonic() - began <= early.IN_TIME
+        finally:
+            with self._state:
+                self._starting -= 1
+        if not new:
+            self._endings.was_there(instance.id)
+            return
+        if confirmed is not None:
+            self._told(instance.id, confirmed)
+        if confirmed is None or not in_time:
+            self._send(message)
 
     def start_child(
         self,
@@ -267,9 +300,19 @@ class WorkflowClient:
             data=data,
             traceparent=traceparent,
         )
-        if self.persistence.add_event(event):
+        with self._state:
+            alone = not self._publishing
+            self._publishing += 1
+        try:
+            # A lone one can afford a look more; together they would only be in each other's way.
+            guessed = self._events.guess(event) if alone and self.persistence.shared else ()
+            new = self.persistence.add_event(event)
+        finally:
+            with self._state:
+                self._publishing -= 1
+        if new:
             try:
-                self._events.announce(event)
+                self._events.announce(event, guessed)
             except UnavailableError as exc:
                 log.warning(
                     "event %s is stored; its announcement failed (%s); the scheduler sends it", event.id, exc
@@ -311,12 +354,16 @@ class WorkflowClient:
         return [None] * len(messages)
 
     def _send(self, message: Message) -> None:
+        self._told(message.body, partial(self._wake, message))
+
+    @staticmethod
+    def _told(instance_id: str, send: Callable[[], None]) -> None:
         try:
-            self._wake(message)
+            send()
         except UnavailableError as exc:
             log.warning(
                 "workflow %s is stored; its wake-up could not be sent (%s); the scheduler sends it",
-                message.body, exc,
+                instance_id, exc,
             )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ activities
@@ -391,7 +438,9 @@ class WorkflowClient:
         """Block until the instance has ended or is suspended. `TimeoutError` after `timeout` seconds."""
         self.open()
         deadline = None if timeout is None else monotonic() + timeout
-        with self._endings.of(workflow_id) as ended:
+        with self._endings.of(workflow_id) as ending:
+            if ending.runs:  # the first look would be in vain, most likely
+                ending.heard.wait(FIRST_LOOK if timeout is None else min(FIRST_LOOK, timeout))
             while True:
                 found = self._found(workflow_id)
                 if found.status is not WorkflowStatus.RUNNABLE:
@@ -400,8 +449,8 @@ class WorkflowClient:
                 if left is not None and left <= 0:
                     raise TimeoutError(f"workflow {workflow_id} still runs after {timeout} s")
                 # The broadcast may get lost: look now and then all the same.
-                ended.wait(min(1.0, left) if left is not None else 1.0)
-                ended.clear()
+                ending.heard.wait(min(1.0, left) if left is not None else 1.0)
+                ending.heard.clear()
 
     def get_errors(self, workflow_id: str, limit: int = 100) -> list[ErrorRecord]:
         """The kept errors of an instance, oldest first."""

@@ -28,6 +28,9 @@ END = "end"
 OUTCOME = "when"
 """The kind of step that goes by the outcome of the step before it."""
 
+WAIT_FOR = "wait_for"
+"""The kind of step that waits for an event, and does nothing else."""
+
 
 @dataclass(frozen=True)
 class Step:

@@ -48,6 +48,7 @@ class EventDispatcher:
         self._stage: Stage[Delivery, None] | None = None
         self._starting = threading.Lock()
         self._marks: Stage[str, None] | None = None
+        self._guesses: Stage[Event, list[Waiter]] | None = None
 
     def start(self) -> None:
         """Begin to take deliveries."""
@@ -67,7 +68,28 @@ class EventDispatcher:
         else:
             stage.put(delivery, lambda _: None)
 
-    def announce(self, event: Event) -> None:
+    def guess(self, event: Event) -> list[Waiter]:
+        """Who waits for an event that is about to be stored. Returns at once: the list is filled later.
+
+        Only a look after the event is stored counts, since who begins to wait before that looks into the
+        log. But most were there already, and `announce` wakes them without that look.
+        """
+        found: list[Waiter] = []
+
+        def answered(result: list[Waiter] | Exception) -> None:
+            if not isinstance(result, Exception) and len(result) <= FEW:
+                found.extend(result)
+
+        with self._starting:
+            if self._guesses is None:
+                self._guesses = self._runtime.stage("guesses", self._few, lambda action: action())
+            self._guesses.put(event, answered)
+        return found
+
+    def _few(self, events: list[Event]) -> list[list[Waiter]]:
+        return [self._persistence.waiting_for(event.name, event.key, "", FEW + 1) for event in events]
+
+    def announce(self, event: Event, guessed: Sequence[Waiter] = ()) -> None:
         """Wake the few that wait for a logged event; of many, have a worker wake them.
 
         For one of the future, tell the scheduler when. That is one that some process's clock may be short of:
@@ -76,11 +98,14 @@ class EventDispatcher:
         if event.time > self._persistence.now() - self._persistence.clock_uncertainty:
             self._queue.notify(DUE_TOPIC, str(event.time.timestamp()))
             return
-        few = self._persistence.waiting_for(event.name, event.key, "", FEW + 1)
+        guessed = tuple(guessed)  # what there is by now
+        confirmed = self._queue.begin_send(_wakes(event, guessed))
+        (few,) = self._few([event])
+        confirmed()
         if len(few) > FEW:
             self._queue.send([Message(EVENTS_QUEUE, event.id, event.traceparent)])
             return
-        self._wake(event, few)
+        self._wake(event, few, frozenset(guessed))
         self._mark(event)
 
     def dispatch(self, event: Event) -> int:
@@ -95,18 +120,11 @@ class EventDispatcher:
                 return woken
             after = page[-1].instance_id
 
-    def _wake(self, event: Event, waiters: Sequence[Waiter]) -> None:
+    def _wake(self, event: Event, waiters: Sequence[Waiter], woken: frozenset[Waiter] = frozenset()) -> None:
         if not waiters:
             return
-        messages = [
-            Message(
-                workflow_queue(waiter.workflow_definition_id, waiter.version),
-                waiter.instance_id,
-                event.traceparent,
-            )
-            for waiter in waiters
-        ]
-        self._queue.send(bundled(messages, self._runtime.spread))
+        left = [waiter for waiter in waiters if waiter not in woken]
+        self._queue.send(bundled(_wakes(event, left), self._runtime.spread))
         runnable = self._runnable.definitions()
         nobody_s = [one for one in waiters if (one.workflow_definition_id, one.version) not in runnable]
         if nobody_s:
@@ -133,9 +151,10 @@ class EventDispatcher:
     def close(self) -> None:
         """Finish what was begun."""
         with self._starting:
-            marks, self._marks = self._marks, None
-        if marks is not None:
-            marks.close()
+            stages = [stage for stage in (self._marks, self._guesses) if stage is not None]
+            self._marks = self._guesses = None
+        for stage in stages:
+            stage.close()
 
     def _deliver_all(self, deliveries: list[Delivery]) -> list[None]:
         for delivery in deliveries:
@@ -151,3 +170,14 @@ class EventDispatcher:
                 log.exception("event %s can't be dispatched", delivery.message.body)
             delivery.ack()
         return [None] * len(deliveries)
+
+
+def _wakes(event: Event, waiters: Sequence[Waiter]) -> list[Message]:
+    return [
+        Message(
+            workflow_queue(waiter.workflow_definition_id, waiter.version),
+            waiter.instance_id,
+            event.traceparent,
+        )
+        for waiter in waiters
+    ]

@@ -105,7 +105,9 @@ class Leaving(Hops):
 
     def _released(self, act: Activation, clean: bool | Exception) -> None:
         instance = act.instance
-        over = instance is None or instance.status.ended
+        # Who was turned away from one that was still to come relies on its being looked for once more.
+        gone = instance is None and not any(delivery.message.early for delivery in act.deliveries)
+        over = gone or (instance is not None and instance.status.ended)
         now = self._persistence.now()
         look_again = bool(act.inputs) or act.again or (clean is not True and not over)
         unfinished = instance is not None and self._left_undone(act, instance, now)

@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 from liteflow.core.findings import Finding
 from liteflow.core.models import (
@@ -403,11 +404,14 @@ class Message:
     """A wake-up or another short message. `queue` is a logical name (see `workflow_queue`).
 
     `body` is an id, or several (see `bundled`): below a thousand bytes.
+
+    `early` tells that it was sent while the instance was still being stored: see `liteflow.core.early`.
     """
 
     queue: str
     body: str
     traceparent: str | None = None
+    early: bool = False
 
 
 EVENTS_QUEUE = "events"
@@ -477,6 +481,14 @@ class QueueProvider(Provider):
     @abc.abstractmethod
     def send(self, messages: Sequence[Message]) -> None:
         """Returns when all are stored durably (confirmed). Creates queues that don't exist yet."""
+
+    def begin_send(self, messages: Sequence[Message]) -> Callable[[], None]:
+        """Begin to send; what is returned waits until all are stored, and raises what `send` would.
+
+        Returns at once and never raises. A provider that can send without waiting overrides it, and then
+        delivers `Message.early` as it was sent; this one sends when it is waited for.
+        """
+        return partial(self.send, messages)
 
     @abc.abstractmethod
     def consume(self, queues: Sequence[str], prefetch: int, callback: Callable[[Delivery], None]) -> Consumer:

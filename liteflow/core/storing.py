@@ -81,6 +81,8 @@ class Storing(Hops):
         instance.token = transition.token
         act.unchecked = act.committed = True
         act.counted = False
+        if act.doubted and any(isinstance(happened, BodyEnded) for happened in inputs):
+            act.doubted, act.suspect = False, True  # what follows may be what has killed a process
         self._settle_inputs(act, inputs)
         if transition.errors:
             self._tell_time_outs(act, instance, transition)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
-from liteflow.core import codec
+from liteflow.core import codec, early
 from liteflow.core.activation import Activation, Phase
 from liteflow.core.admission import admit
 from liteflow.core.calls import Loaded
@@ -93,7 +93,7 @@ class Taking(Hops):
         self._acts[act.instance_id] = act
         act.phase = Phase.LEASING
         act.again = act.leave = act.committing = act.one_by_one = act.timer = act.archiving = False
-        act.committed = act.flushing = act.suspect = act.counted = act.unsent = False
+        act.committed = act.flushing = act.suspect = act.counted = act.doubted = act.unsent = False
         act.unchecked = True
         act.check, act.looking = None, 0
         act.waiting_for = 0
@@ -197,6 +197,7 @@ class Taking(Hops):
         act.phase = Phase.LOADING
         act.again = False
         act.visit += 1
+        act.looked = self._clock()
         self._calls.load.put(act.instance_id, partial(self._loaded, act))
 
     def _loaded(self, act: Activation, loaded: Loaded | Exception) -> None:
@@ -211,6 +212,8 @@ class Taking(Hops):
             self._release_then(act, partial(self._pause, act, found))
             return
         if found is None or (found.status.ended and not found.outbox):
+            if found is None and self._still_to_come(act):
+                return
             if found is None:
                 log.warning("workflow %s is not in the store; its wake-up is dropped", act.instance_id)
             self._settle_inputs(act, act.inputs)
@@ -226,7 +229,22 @@ class Taking(Hops):
             self._leave_to_others(act, instance, changed_definition(instance, self._persistence.now()))
             return
         act.suspect = self._seems_crashed(act, instance)
+        act.doubted = not act.suspect and any(delivery.redelivered for delivery in act.deliveries)
         self._activate(act, loaded, instance, definition)
+
+    def _still_to_come(self, act: Activation) -> bool:
+        """Was its wake-up sent before it was stored? Then it is looked for again."""
+        if not any(delivery.message.early for delivery in act.deliveries):
+            return False
+        pause = early.pause(act.looked - act.began)
+        if pause is None:
+            return False
+        if self._draining:  # somebody else is to look for it
+            act.instance, act.again = None, True
+            self._leave(act)
+        else:
+            self._loop.later(pause, partial(self._load, act))
+        return True
 
     def _seems_crashed(self, act: Activation, instance: Instance) -> bool:
         """Was a process that ran a body of it lost? One too many counted is harmless: a commit clears it."""

@@ -44,6 +44,9 @@
 #undef ROUNDS
 #define ROUNDS FOREVER
 #endif
+#ifndef AHEAD
+#define AHEAD 0      /* 1: a start may send before it stores; what follows a wait may begin before its end is stored */
+#endif
 #ifndef STOPS
 #define STOPS 0      /* workers that leave because their time to shut down is over */
 #endif
@@ -72,12 +75,15 @@
 #define MOVE_UNDER_LEASE 17 /* what clears wake_at does so while a wake-up is in hand, before the release */
 #define LATECOMERS     18   /* a message that came after the last look is not acknowledged with the others */
 #define STOP_UNSEEN    19   /* a look that was cut off is left to somebody else */
+#define PATIENCE       20   /* who is sent for before the instance is stored looks again */
+#define TOLD_AGAIN     21   /* ... and if that was in vain, who stores it sends once more */
 
 /* The flow of an instance, by position: a step, the waits, the sleep, a step, END. */
 #define END          (EVENTS + TIMERS + 2)
 #define WAITS(p)     (p >= 1 && p <= EVENTS)
 #define SLEEPS(p)    (TIMERS && p == EVENTS + 1)
 #define SUSPENDED(k) (k == 1)   /* k: requests that were applied */
+#define STEP(p)      (p < END && !WAITS(p) && !SLEEPS(p))
 #define READY(p, k)  (p < END && !SUSPENDED(k) && !WAITS(p) && (!SLEEPS(p) || I[i].past))
 #define WAKE(p, k)   (p == END || SUSPENDED(k) -> NEVER : (SLEEPS(p) && !I[i].past -> TIMER : LATE))
 
@@ -92,9 +98,9 @@
 
 typedef Instance {
     byte revision, position, taken, inbox, applied, wake, token;   /* the document; inbox: its sequence */
-    bit waiting, sent, held;                                       /* waiting: it is in the index of waits */
+    bit there, waiting, sent, held;                                /* waiting: it is in the index of waits */
     byte holder, queue;                                            /* its lease; wake-ups under way */
-    bit mark, past;                                                /* on the lease; the sleep is over */
+    bit mark, past, missed;                                        /* on the lease; the sleep is over; looked for in vain */
     byte accepted, begun, got   /* for the checker: requests; runs of the step without excuse; events, by bit */
 }
 Instance I[INSTANCES];
@@ -131,14 +137,13 @@ inline lower(i) {
 inline store(i) {
     assert(I[i].position == position && I[i].taken == taken && I[i].applied == applied);   /* promise 3 */
     if
-    :: result -> I[i].position = position + 1
-    :: found && !result ->
+    :: found ->
         assert(!(I[i].got & (1 << taken)));   /* promise 5 */
         I[i].got = I[i].got | (1 << taken);
-        I[i].position = position + 1;
         I[i].taken = taken + KEPT(REMEMBERING)
     :: else
     fi;
+    I[i].position = position + result + found;
     if
     :: result || found -> I[i].begun = 0; for (k : 1 .. WORKERS) { ran[k] = ran[k] && at[k] != i + 1 }
     :: else
@@ -180,9 +185,10 @@ begin:  atomic {   /* the lease, or a mark on it */
             :: else -> I[i].mark = 1; mine = n[w]
             fi
         }
-        atomic { if :: KEPT(LOWERING) && I[i].position < END -> I[i].sent = 0; lower(i) :: else fi }
+        atomic { if :: KEPT(LOWERING) && I[i].there && I[i].position < END -> I[i].sent = 0; lower(i) :: else fi }
         goto acknowledge;
 load:   atomic {
+            if :: I[i].there :: else -> goto missing fi;
             again[w] = 0; same[w] = 1; wake = I[i].wake; revision = I[i].revision; position = I[i].position;
             taken = I[i].taken; inbox = I[i].inbox; applied = I[i].applied;
             if :: WAITS(position) && !SUSPENDED(applied) :: else -> goto go fi
@@ -192,7 +198,11 @@ look:   atomic {   /* into the event log, after the commit or the load that show
             :: stops < STOPS -> stops++; stop = 1; unseen = 1; goto release
             :: found = logged > taken
             fi;
-go:         if
+go:         if   /* what follows a wait, before it is stored that it is over */
+            :: AHEAD && found && !result && inbox == applied && STEP(position + 1) -> if :: goto body :: true fi
+            :: else
+            fi;
+            if
             :: result || found || inbox > applied -> goto commit
             :: else
             fi;
@@ -203,7 +213,7 @@ go:         if
             :: !READY(position, applied) && again[w] -> goto load
             :: !READY(position, applied) && !again[w] -> goto release
             fi;
-            if   /* the body begins; who has lost the lease and does not know it yet is excused */
+body:       if   /* the body begins; who has lost the lease and does not know it yet is excused */
             :: I[i].holder == w ->
                 I[i].begun++; ran[w] = 1;
                 assert(position == I[i].position && I[i].begun == 1)   /* promise 2 */
@@ -225,7 +235,7 @@ commit: atomic {
             :: true
             fi;
 committed:  unseen = result || found || (SUSPENDED(applied) && KEPT(LOOK_RESUMED));
-            if :: result -> position++ :: found && !result -> position++; taken++ :: else fi;
+            position = position + result + found; taken = taken + found;
             revision++; applied = inbox; result = 0; found = 0;
             unseen = unseen && WAITS(position) && !SUSPENDED(applied);
             wake = WAKE(position, applied);
@@ -246,6 +256,19 @@ settle: atomic {
             :: KEPT(SETTLING) && I[i].revision == revision + 1 && I[i].token == w -> goto committed
             :: else -> goto commit
             fi
+        }
+missing:
+        atomic {   /* sent for too early; who gives up has looked for longer than what is in time takes */
+            if
+            :: I[i].there && KEPT(PATIENCE) -> goto load
+            :: !I[i].there && KEPT(PATIENCE) -> I[i].missed = 1
+            :: !KEPT(PATIENCE)
+            fi
+        }
+        atomic {
+            clean = I[i].holder == w && !(I[i].mark && KEPT(MARK));
+            if :: I[i].holder == w -> I[i].holder = 0; I[i].mark = 0 :: else fi;
+            if :: again[w] || !clean -> clean = 0; goto begin :: else -> mine = n[w]; goto acknowledge fi
         }
 release:
         atomic {   /* nothing to do: wake_at need not cover the holder's death any more */
@@ -363,10 +386,13 @@ over:   dispatching = 0; e = 0; found = 0; goto end_wait
 
 /* Clients, which do as much as they like. What they leave undone when they die, the scheduler finds. */
 proctype Starter(byte i) {
+    bit told;
+    atomic { if :: AHEAD -> send(i); told = 1 :: true fi }
+    atomic { MAY_DIE; I[i].there = 1; I[i].wake = LATE; I[i].sent = 1 }
     atomic {
         MAY_DIE;
-        send(i);
-over:   clients--
+        if :: told && !(I[i].missed && KEPT(TOLD_AGAIN)) :: else -> send(i) fi;
+over:   told = 0; clients--
     }
 }
 
@@ -385,7 +411,7 @@ over:       skip
 proctype Requester() {
     byte asked;
     do
-    :: atomic { asked < REQUESTS && I[0].position < END ->
+    :: atomic { asked < REQUESTS && I[0].there && I[0].position < END ->
             asked++; I[0].inbox++; I[0].accepted++; lower(0) }
         atomic {
             MAY_DIE;
@@ -428,7 +454,7 @@ end_wait:
 /* Promises 1, 4, 5 and 8: when all is quiet nothing is undone; after a fault the scheduler will be at it. */
 #define BUSY(w)    (w <= WORKERS && at[w])
 #define QUIET(i)   (!clients && !dispatching && !announced && !at[0] && !BUSY(1) && !BUSY(2) && !I[i].queue)
-#define UNDONE(i)  (I[i].accepted > I[i].applied || (I[i].position < END && !SUSPENDED(I[i].applied) && (!WAITS(I[i].position) || logged > I[i].taken)))
+#define UNDONE(i)  (I[i].there && (I[i].accepted > I[i].applied || (I[i].position < END && !SUSPENDED(I[i].applied) && (!WAITS(I[i].position) || logged > I[i].taken))))
 #define IN_TIME(i) (SLEEPS(I[i].position) && I[i].accepted == I[i].applied && I[i].wake >= TIMER)
 #define COVERED(i) (fault && (I[i].wake != NEVER || UNSEEN(0) || UNSEEN(1)))
 
@@ -441,7 +467,7 @@ init {
     byte c;
     atomic {
         for (c : 0 .. INSTANCES - 1) {
-            I[c].wake = LATE; I[c].sent = 1; clients++;
+            clients++;
             run Starter(c); run Broker(c); run Faults(c); run Watch(c)
         }
         for (c : 1 .. WORKERS) { run Worker(c) }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from liteflow.core import LocalLockProvider, MemoryPersistenceProvider, Settings, engine
+from liteflow.core import LocalLockProvider, MemoryPersistenceProvider, Settings, early, engine
 from liteflow.core import client as client_module
 from liteflow.core.calls import Calls
 from liteflow.core.models import Instance, Pointer
@@ -25,6 +26,7 @@ from liteflow.core.testing.simulation.workloads import WORKLOADS, history_of
 from liteflow.core.transition import Outcome, Transition
 
 SMALL = Cluster()
+ALONE = Cluster(workers=1)
 LONG = Cluster(settings=Settings(time_slice=60.0))
 """Instances are in one worker's hands for longer than a lease lasts."""
 
@@ -250,11 +252,22 @@ def certainty_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(NodeStore, "clock_uncertainty", timedelta(0))
 
 
+def no_patience(patch: pytest.MonkeyPatch) -> None:
+    """Who is sent for while an instance is being stored looks for it once."""
+    patch.setattr(early, "PATIENCE", -1.0)
+
+
+def not_told_again(patch: pytest.MonkeyPatch) -> None:
+    """The early wake-up is relied on for longer than it is held."""
+    patch.setattr(early, "PATIENCE", 0.02)
+    patch.setattr(early, "IN_TIME", math.inf)
+
+
 MUTATIONS = [
     Mutation("compare-and-set off", no_compare),
     Mutation("acknowledged before the commit", ack_first, "events", only(Fault.CRASH)),
     Mutation("wake-up mark ignored", mark_ignored, "events", only(Fault.DELAY)),
-    Mutation("waits stored apart from the commit", waits_apart, "events", only(Fault.CRASH)),
+    Mutation("waits stored apart from the commit", waits_apart, "events", only(Fault.CRASH, 0.03), ALONE),
     Mutation("no confirmation by the broker", unconfirmed, "events", only(Fault.FAILURE)),
     Mutation("leases not renewed", not_renewed, "burst", only(Fault.DELAY, 0.5, 1.5), LONG),
     Mutation("claims not renewed", claims_not_renewed),
@@ -268,5 +281,7 @@ MUTATIONS = [
     Mutation("inbox not compared", inbox_not_compared, "control"),
     Mutation("`wake_at` not lowered by who is turned away", wake_unlowered, "events", only(Fault.CRASH)),
     Mutation("`wake_at` cleared without comparing", wake_uncompared, "timers", only(Fault.DELAY)),
+    Mutation("too early a wake-up dropped at once", no_patience, "chains", only(Fault.DELAY)),
+    Mutation("not told once more what was stored late", not_told_again, "chains", only(Fault.DELAY, 0.3)),
     Mutation("clocks taken for exact", certainty_forgotten, "timers", only(Fault.DELAY)),
 ]

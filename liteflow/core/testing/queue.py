@@ -112,6 +112,21 @@ class QueueContract:
         """An empty list is allowed."""
         provider.send([])
 
+    def test_what_was_begun_to_be_sent_has_arrived_when_it_was_waited_for(
+        self, provider: QueueProvider
+    ) -> None:
+        """`begin_send` loses nothing, and who sends early says so to who gets it."""
+        confirmed = provider.begin_send([Message("one", "a", early=True), Message("one", "b")])
+        confirmed()
+        inbox = Inbox(ack=True)
+        provider.consume(["one"], 10, inbox)
+        told = {delivery.message.body: delivery.message.early for delivery in inbox.wait(2)}
+        sends_early = type(provider).begin_send is not QueueProvider.begin_send
+        assert told.keys() == {"a", "b"}
+        assert not told["b"]
+        assert told["a"] or not sends_early
+        provider.begin_send([])()
+
     def test_message_waits_for_its_first_consumer(
         self, provider: QueueProvider, second: QueueProvider
     ) -> None:

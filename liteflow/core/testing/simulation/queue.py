@@ -177,6 +177,16 @@ class NodeQueue(QueueProvider, CommandServer):
         """Store messages; some are stored twice, or are on their way for a while."""
         self._send([Waiting(message) for message in messages])
 
+    def begin_send(self, messages: Sequence[Message]) -> Callable[[], None]:
+        """Store them at once, or when they are waited for; what goes wrong is told then."""
+        if self._line.node.world.random.random() < 0.5:
+            return partial(self.send, messages)
+        try:
+            self.send(messages)
+        except QueueUnavailableError as exc:
+            return partial(_raise, exc)
+        return lambda: None
+
     def command(self, command: Command) -> None:
         """Send a command, as a producer in any language does."""
         self._send([Waiting(Message(COMMANDS, command.routing_key), command)])
@@ -254,6 +264,10 @@ class NodeQueue(QueueProvider, CommandServer):
             listeners[topic] = [one for one in listeners[topic] if one is not entry]
 
         return unsubscribe
+
+
+def _raise(error: QueueUnavailableError) -> None:
+    raise error
 
 
 class _Broadcast:

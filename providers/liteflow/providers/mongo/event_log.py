@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from pymongo import UpdateOne
-from pymongo.errors import DuplicateKeyError
 
 from liteflow.core.errors import DataError
 from liteflow.core.models import Event, Wait
@@ -17,7 +16,7 @@ from liteflow.providers.mongo.errors import UNREACHABLE, repeated
 from liteflow.providers.mongo.indexes import Documents
 from liteflow.providers.mongo.reading import readable, readable_ones, set_aside
 from liteflow.providers.mongo.values import time_from_bson, time_to_bson
-from liteflow.providers.mongo.writing import encoded
+from liteflow.providers.mongo.writing import encoded, insert_once
 
 
 class EventLog:
@@ -30,19 +29,12 @@ class EventLog:
         """Insert an event; False if its id is there already."""
         document = encoded(event_to_document(event))
         try:
-            return self._insert(document)
+            return insert_once(self._collection, document)
         except UNREACHABLE:
             # If it is there now, the lost try has stored it: telling of it twice does less harm than
             # not telling at all.
-            self._insert(document)
+            insert_once(self._collection, document)
             return True
-
-    def _insert(self, document: Any) -> bool:
-        try:
-            self._collection.insert_one(document)
-        except DuplicateKeyError:
-            return False
-        return True
 
     def get(self, event_id: str) -> Event | None:
         """One event."""

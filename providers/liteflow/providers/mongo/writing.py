@@ -56,13 +56,13 @@ def send(
     """
     field = "documents" if verb == "insert" else "updates"
     for first, batch in _batches(documents):
-        command = {
-            verb: collection.name,
-            field: batch,
-            "ordered": False,
-            "writeConcern": collection.write_concern.document,
-        }
-        yield first, repeated(lambda: collection.database.command(command))  # noqa: B023 (called at once)
+        yield first, repeated(lambda: _told(collection, verb, {field: batch}))  # noqa: B023 (called at once)
+
+
+def _told(collection: Documents, verb: str, what: Mapping[str, Any]) -> Mapping[str, Any]:
+    written = {"ordered": False, "writeConcern": collection.write_concern.document}
+    reply: Mapping[str, Any] = collection.database.command({verb: collection.name, **what, **written})
+    return reply
 
 
 def _batches(documents: Sequence[RawBSONDocument]) -> Iterator[tuple[int, Sequence[RawBSONDocument]]]:
@@ -85,6 +85,13 @@ def insert_missing(collection: Documents, documents: Sequence[RawBSONDocument]) 
         known |= {first + error["index"] for error in errors if error["code"] == DUPLICATE_KEY}
         _check(reply, DUPLICATE_KEY)
     return known
+
+
+def insert_once(collection: Documents, document: RawBSONDocument) -> bool:
+    """Insert one document; False if its id was there already. Not repeated if the connection is lost."""
+    reply = _told(collection, "insert", {"documents": [document]})
+    _check(reply, DUPLICATE_KEY)
+    return int(reply["n"]) == 1
 
 
 def update(collection: Documents, statements: Sequence[RawBSONDocument]) -> int:

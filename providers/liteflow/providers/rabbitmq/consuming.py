@@ -24,6 +24,9 @@ log = logging.getLogger("liteflow.rabbitmq")
 
 MAX_PREFETCH = 65_535
 
+EARLY = "early"
+"""The header for `Message.early`."""
+
 FAILED_PAUSE = 1.0
 """Seconds after which a message whose callback failed goes back: it would fail again at once."""
 
@@ -67,11 +70,13 @@ class RabbitDelivery(Delivery):
     """A received message as core sees it."""
 
     def __init__(self, received: Received) -> None:
-        traceparent = (received.properties.headers or {}).get("traceparent")
+        headers = received.properties.headers or {}
+        traceparent = headers.get("traceparent")
         self.message = Message(
             received.feed.logical,
             received.body.decode("utf-8", "replace"),
             traceparent if isinstance(traceparent, str) else None,
+            headers.get(EARLY) is True,
         )
         self.redelivered = received.redelivered
         self._received = received

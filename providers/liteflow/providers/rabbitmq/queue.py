@@ -21,7 +21,7 @@ from liteflow.providers.rabbitmq.broadcasting import Broadcast
 from liteflow.providers.rabbitmq.checking import check
 from liteflow.providers.rabbitmq.commands import CommandConsumer
 from liteflow.providers.rabbitmq.connection import Connection
-from liteflow.providers.rabbitmq.consuming import RabbitConsumer, RabbitDelivery
+from liteflow.providers.rabbitmq.consuming import EARLY, RabbitConsumer, RabbitDelivery
 from liteflow.providers.rabbitmq.driver import Driver
 from liteflow.providers.rabbitmq.listeners import Listeners, Unheard
 from liteflow.providers.rabbitmq.management import Management
@@ -96,13 +96,17 @@ class RabbitMQQueueProvider(QueueProvider, CommandServer, LifecyclePublisher):
 
         After a `QueueUnavailableError` some of them may have been stored all the same.
         """
+        self.begin_send(messages)()
+
+    def begin_send(self, messages: Sequence[Message]) -> Callable[[], None]:
+        """Publish to the queues; what is returned waits for the confirms."""
         if not messages:
-            return
+            return lambda: None
         letters = [
             Letter("", self._topology.queue(message.queue), message.body.encode(), _properties(message))
             for message in messages
         ]
-        self._connection.wait(self._publisher.publish(letters), self._timeout)
+        return partial(self._connection.wait, self._publisher.publish(letters), self._timeout)
 
     def consume(self, queues: Sequence[str], prefetch: int, callback: Callable[[Delivery], None]) -> Consumer:
         """Push messages to `callback`, on the connection's thread: it must not wait for this provider."""
@@ -177,12 +181,16 @@ class RabbitMQQueueProvider(QueueProvider, CommandServer, LifecyclePublisher):
 
 
 _PLAIN = BasicProperties(delivery_mode=PERSISTENT)
+_EARLY = BasicProperties(delivery_mode=PERSISTENT, headers={EARLY: True})
 
 
 def _properties(message: Message) -> BasicProperties:
     if message.traceparent is None:
-        return _PLAIN
-    return BasicProperties(delivery_mode=PERSISTENT, headers={"traceparent": message.traceparent})
+        return _EARLY if message.early else _PLAIN
+    headers: dict[str, object] = {"traceparent": message.traceparent}
+    if message.early:
+        headers[EARLY] = True
+    return BasicProperties(delivery_mode=PERSISTENT, headers=headers)
 
 
 def _nodes(url: str, prefix: str) -> list[URLParameters]:

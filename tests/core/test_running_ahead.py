@@ -1,0 +1,99 @@
+"""What an event makes ready begins before it is stored that the event was taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from servers import wait_for
+
+from liteflow.core import (
+    LocalLockProvider,
+    MemoryPersistenceProvider,
+    SingleNodeQueueProvider,
+    StepExecutionContext,
+    Workflow,
+    WorkflowBuilder,
+    WorkflowHost,
+    WorkflowStatus,
+    configure_workflow_host,
+)
+from liteflow.core.models import Event, Instance
+from liteflow.core.providers import Delivery, Message, workflow_queue
+
+STORE: list[MemoryPersistenceProvider] = []
+SEEN: list[Instance] = []
+"""The instance as it was stored when its last step began."""
+
+
+def look(context: StepExecutionContext) -> None:
+    found = STORE[0].load([context.workflow.id])[context.workflow.id]
+    assert isinstance(found, Instance)
+    SEEN.append(found)
+
+
+class Waits(Workflow):
+    id = "waits"
+
+    def build(self, builder: WorkflowBuilder) -> None:
+        builder.start_with(lambda context: None).wait_for("go", "k").then(look)
+
+
+@pytest.fixture
+def host() -> Iterator[WorkflowHost]:
+    SEEN.clear()
+    STORE[:] = [MemoryPersistenceProvider()]
+    made = configure_workflow_host(STORE[0], SingleNodeQueueProvider(), LocalLockProvider())
+    made.register_workflow(Waits)
+    yield made
+    made.stop()
+
+
+def waiting(host: WorkflowHost) -> Instance:
+    host.start()
+    instance_id = host.start_workflow("waits")
+    # The first look into the log is over, too: nothing but an event or request can move it now.
+    wait_for("it waits", lambda: of(host, instance_id).waits() and of(host, instance_id).wake_at is None, 10)
+    return of(host, instance_id)
+
+
+def of(host: WorkflowHost, instance_id: str) -> Instance:
+    found = host.persistence.load([instance_id])[instance_id]
+    assert isinstance(found, Instance)
+    return found
+
+
+def test_the_step_after_a_wait_needs_no_commit_before_it(host: WorkflowHost) -> None:
+    before = waiting(host)
+    host.publish_event("go", "k")
+    assert host.wait_for_workflow(before.id, 10).status is WorkflowStatus.COMPLETE
+    assert [one.revision for one in SEEN] == [before.revision]
+    assert of(host, before.id).revision == before.revision + 1
+
+
+def test_where_a_process_may_have_died_the_wait_s_end_is_stored_and_the_death_counted(
+    host: WorkflowHost,
+) -> None:
+    before = waiting(host)
+    host.stop()
+    host.open()
+    now = host.persistence.now()
+    host.persistence.add_event(Event("e", "go", "k", now - timedelta(seconds=0.001), None, None))
+    host.persistence.mark_processed(["e"])  # nobody else tells of it
+    given_back: list[Delivery] = []
+
+    def give_back(delivery: Delivery) -> None:
+        consumer.limit(0)
+        delivery.nack()
+        given_back.append(delivery)
+
+    queue = workflow_queue("waits", 1)
+    consumer = host.queue.consume([queue], 1, give_back)
+    host.queue.send([Message(queue, before.id)])
+    wait_for("it was given back", lambda: given_back, 10)
+    consumer.cancel()
+    host.start()
+    assert host.wait_for_workflow(before.id, 10).status is WorkflowStatus.COMPLETE
+    assert [(one.revision, one.crashes) for one in SEEN] == [(before.revision + 1, 1)]
+    assert of(host, before.id).crashes == 0
