@@ -41,8 +41,8 @@ TRACEBACK_KEPT = 8000
 class Job:
     """One execution of a body that is to be, or is being, run in a slot.
 
-    `began` is the local monotonic time at which a slot took it, None before, and `started` when its body
-    began, by the store's clock. `claim` is set once it runs
+    `began` is the local monotonic time at which a slot took it, None before, `submitted` that at which it was
+    ready, and `started` when its body began, by the store's clock. `claim` is set once it runs
     outside the lease. `ended` and `dropped` tell that its result is there, or no longer wanted. `watch` is
     set to when its time is up.
     """
@@ -53,6 +53,7 @@ class Job:
     pointer: Pointer
     cancellation: Cancellation = field(default_factory=Cancellation)
     began: float | None = None
+    submitted: float = 0.0
     started: datetime | None = None
     claim: Claim | None = None
     ended: bool = False
