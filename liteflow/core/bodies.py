@@ -45,8 +45,8 @@ UNCHANGED: tuple[dict[str, codec.Plain], tuple[str, ...]] = ({}, ())
 class Job:
     """One execution of a body that is to be, or is being, run in a slot.
 
-    `began` is the local monotonic time at which a slot took it, None before, and `started` when its body
-    began, by the store's clock. `claim` is set once it runs
+    `began` is the local monotonic time at which a slot took it, None before, `submitted` that at which it was
+    ready, and `started` when its body began, by the store's clock. `claim` is set once it runs
     outside the lease. `ended` and `dropped` tell that its result is there, or no longer wanted. `watch` is
     set to when its time is up. `spared` tells that it was given more time to be a short one, as the process
     had no time for it.
@@ -58,6 +58,7 @@ class Job:
     pointer: Pointer
     cancellation: Cancellation = field(default_factory=Cancellation)
     began: float | None = None
+    submitted: float = 0.0
     started: datetime | None = None
     claim: Claim | None = None
     ended: bool = False

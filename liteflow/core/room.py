@@ -12,6 +12,12 @@ from collections.abc import Callable
 PER_SLOT = 8
 """Instances for each slot beyond the first. With a single slot there is one at a time, as its user wants."""
 
+WAIT = 0.02
+"""Seconds that a body may wait for those before it, if they are short."""
+
+RECENT = 16
+"""So many bodies make the mean of what they take."""
+
 CROWDED_FOR = 10.0
 """Seconds of one instance for each slot, after a body has waited for one. Doubles each time."""
 
@@ -29,6 +35,7 @@ class Room:
         self._changed = changed
         self._clock = clock
         self._free = slots
+        self._body = WAIT  # seconds that bodies took lately; not known
         self._crowded_for = CROWDED_FOR
         self._crowded_until: float | None = None
         self._told = self.instances
@@ -49,6 +56,15 @@ class Room:
         """So many slots are held by long steps."""
         self._free = max(0, self._slots - count)
         self._tell()
+
+    def body_took(self, seconds: float) -> None:
+        """A body has ended. From any thread: what of it gets lost in a race does not matter."""
+        self._body += (seconds - self._body) / RECENT
+
+    @property
+    def bodies_are_short(self) -> bool:
+        """True if what is in hand can't wait for bodies of others, but for this process's CPU only."""
+        return not self.narrow and self._body * (PER_SLOT + 1) < WAIT
 
     def crowded(self) -> None:
         """A body has waited for a slot for longer than a short one takes."""

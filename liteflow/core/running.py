@@ -37,6 +37,9 @@ MOMENTS = 8 * MOMENT
 LATE = 0.01
 """A look at bodies that is so many seconds late tells of the machine, not of them: they get one more."""
 
+PATIENCE = 20
+"""So many times `long_step` a body waits for a slot where short bodies are all that there is."""
+
 TURN = 0.005
 """Seconds that the next item of a for_each gives the one before it to end."""
 
@@ -211,6 +214,7 @@ class Running(Hops):
 
     def _run(self, act: Activation, instance: Instance, pointer: Pointer, clock: float) -> None:
         job = self._job(act, instance, pointer)
+        job.submitted = clock
         self._submit(job, instance)
         self._young.append((clock + self._settings.long_step, act, job))
         if len(self._young) == 1:
@@ -275,6 +279,11 @@ class Running(Hops):
         if act.busy.get(job.pointer.id) is not job or job.ended or job.claim is not None:
             return
         if job.began is None:
+            waited = self._clock() - job.submitted
+            if self._room.bodies_are_short and waited < PATIENCE * self._settings.long_step:
+                # Other bodies are not what it waits for: to give it back would only make this process busier.
+                self._loop.later(self._settings.long_step, partial(self._check_long, act, job))
+                return
             self._room.crowded()
             if self._withdraw(job):
                 del act.busy[job.pointer.id]
@@ -292,6 +301,8 @@ class Running(Hops):
         self._go(act)
 
     def _slot_ended(self, work: Job | Check, outcome: BodyEnded | ConditionsHeld) -> None:
+        if work.began is not None:
+            self._room.body_took(self._clock() - work.began)
         if isinstance(work, Job) and isinstance(outcome, BodyEnded):
             self._loop.post(partial(self._body_ended, work, outcome))
         elif isinstance(work, Check) and isinstance(outcome, ConditionsHeld):

@@ -55,3 +55,17 @@ def test_who_is_crowded_again_waits_twice_as_long() -> None:
     clock.now += CROWDED_FOR
     room.look()
     assert told[-1] == room.instances > 8
+
+
+def test_short_bodies_are_not_what_others_wait_for() -> None:
+    room = Room(8, lambda instances: None)
+    assert not room.bodies_are_short  # not known yet
+    for _ in range(100):
+        room.body_took(0.0005)
+    assert room.bodies_are_short
+    room.long_steps(1)
+    assert not room.bodies_are_short  # some have to wait for a long step
+    room.long_steps(0)
+    for _ in range(100):
+        room.body_took(0.01)
+    assert not room.bodies_are_short
