@@ -15,16 +15,9 @@ from liteflow.core.providers import LockProvider, PersistenceProvider, QueueProv
 Hosts = Callable[..., WorkflowHost]
 Trio = tuple[PersistenceProvider | None, QueueProvider | None, LockProvider | None]
 
-SERVERS = ["memory", "mongo+rabbitmq+redis", "sqlite", "postgres", "mariadb"]
-"""Where scenarios run: the last three are store, queue and lock at once."""
-
 A_CENTURY = 100 * 365 * 24 * 3600.0
 
-SHARE = {"sqlite": 10, "postgres": 10, "mariadb": 30}
-"""Of so many scenarios one runs there, since all of them take minutes. ``LITEFLOW_TEST_SCENARIOS="sqlite
-postgres mariadb"`` runs every one over those that it names, and none over the others."""
-
-SHARE, CLOUD_SHARE = 30, 150
+SHARE, CLOUD_SHARE = 60, 300
 """Of so many scenarios one runs over each other combination, since all over all take hours: most of that over
 the emulators of clouds, where a message takes up to a second.
 ``LITEFLOW_TEST_SCENARIOS`` names combinations that run whole, and alone; ``all`` stands for all of them."""
