@@ -15,6 +15,8 @@ from pathlib import Path
 import pymongo
 from chaos.faults import SHIFTED, Fault
 from chaos.fleet import FAKETIME, Fleet
+from pymongo.errors import PyMongoError
+from pymongo.write_concern import WriteConcern
 from servers import LocalServer, RedisServer
 
 log = logging.getLogger("chaos")
@@ -182,7 +184,8 @@ class Nemesis:
     def _disk_full(self, fault: Fault) -> None:
         """The store's file system is filled to the last byte; then there is room again.
 
-        A mongod that can't write its journal ends itself, so it is started again.
+        A mongod that can't write its journal ends itself, which may take it a moment longer than the disk was
+        full. So it is started again unless it is able to write.
         """
         assert self._disk is not None
         ballast = self._disk / "ballast"
@@ -193,10 +196,21 @@ class Nemesis:
         ballast.unlink(missing_ok=True)
         server = self._fleet.mongo
         assert isinstance(server, LocalServer)
-        if server.processes[-1].poll() is not None:
+        if not self._writes(server):
             server.kill()
             self._fleet.launch("mongo")
             server.wait()
+
+    def _writes(self, server: LocalServer) -> bool:
+        """True as soon as the store takes a write, False when its process has ended."""
+        while server.processes[-1].poll() is None:
+            with suppress(PyMongoError), self._fleet.store() as client:
+                client["chaos"].with_options(write_concern=WriteConcern("majority", 2000, j=True))[
+                    "room"
+                ].insert_one({})
+                return True
+            time.sleep(0.1)
+        return False
 
 
 def missing() -> list[str]:
