@@ -405,7 +405,7 @@ class MotoServer(LocalServer):
         return f"http://127.0.0.1:{self.port}"
 
     def commands(self) -> list[list[str]]:
-        return [[sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]]
+        return [[sys.executable, str(ROOT / "tests" / "moto_server.py"), str(self.port)]]
 
     def environment(self) -> dict[str, str]:
         return {"INITIAL_NO_AUTH_ACTION_COUNT": "0"} if self.strict else {}
