@@ -127,11 +127,18 @@ class Advancing(Hops):
         if transition is None:
             return False
         assert transition.after is not None
+        if act.doubted and not self._waits_only(transition.after, definition, certainly):
+            return False  # it is stored first then, and the next death counted
         self._dispatch(act, transition.after, certainly, None)
         if not self._under_way(act):
             return False
         act.inputs = [*inputs, *act.inputs]
         return True
+
+    @staticmethod
+    def _waits_only(instance: Instance, definition: WorkflowDefinition, now: datetime) -> bool:
+        """Are the ends of waits all that is to be run? No process dies of them."""
+        return all(definition.by_id[p.step_id].kind == WAIT_FOR for p in engine.ready(instance, now))
 
     @staticmethod
     def _only_waited(act: Activation, definition: WorkflowDefinition, happened: Input) -> bool:

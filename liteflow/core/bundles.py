@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 from liteflow.core.providers import Delivery, Message
 
@@ -23,14 +24,14 @@ def bundled(messages: Sequence[Message], spread: int) -> list[Message]:
 
     At least `spread` messages are left for each queue, so that all its consumers get their share.
     """
-    alike: dict[tuple[str, str | None], list[str]] = {}
+    alike: dict[Message, list[str]] = {}
     for message in messages:
-        alike.setdefault((message.queue, message.traceparent), []).append(message.body)
+        alike.setdefault(replace(message, body=""), []).append(message.body)
     found = []
-    for (queue, traceparent), ids in alike.items():
+    for common, ids in alike.items():
         size = max(1, min(MOST, len(ids) // spread))
         for first in range(0, len(ids), size):
-            found.append(Message(queue, SEPARATOR.join(ids[first : first + size]), traceparent))
+            found.append(replace(common, body=SEPARATOR.join(ids[first : first + size])))
     return found
 
 
@@ -43,7 +44,7 @@ def unbundled(delivery: Delivery) -> list[Delivery]:
     if len(ids) > MOST:
         return [delivery]
     bundle = _Bundle(delivery, len(ids))
-    return [_Part(bundle, Message(message.queue, one, message.traceparent)) for one in ids]
+    return [_Part(bundle, replace(message, body=one)) for one in ids]
 
 
 class _Bundle:
@@ -70,10 +71,15 @@ class _Part(Delivery):
     def __init__(self, bundle: _Bundle, message: Message) -> None:
         self.message = message
         self.redelivered = bundle.delivery.redelivered
-        self._bundle = bundle
+        self._bundle: _Bundle | None = bundle
 
     def ack(self) -> None:
-        self._bundle.settle(False)
+        self._settle(False)
 
     def nack(self) -> None:
-        self._bundle.settle(True)
+        self._settle(True)
+
+    def _settle(self, back: bool) -> None:
+        bundle, self._bundle = self._bundle, None  # like any delivery, it is settled once
+        if bundle is not None:
+            bundle.settle(back)

@@ -153,7 +153,7 @@ class Poller:
             return False
         until = self._recall_until
         recalled = self._persistence.hold_due(until, lambda _: until + timedelta(microseconds=1), PAGE)
-        self._send(bundled([_message(one) for one in recalled], self._spread))
+        self._send(bundled([_message(one, recalled=True) for one in recalled], self._spread))
         if len(recalled) < PAGE:
             self._recall_until = None
         return len(recalled) == PAGE
@@ -162,12 +162,15 @@ class Poller:
         """One page; True if there may be more."""
         now = self._persistence.now()
         runnable: frozenset[DefinitionKey] | None = None
+        read = False
         depths: dict[str, int] = {}
 
         def hold(due: Due) -> datetime | Parked:
-            nonlocal runnable
+            nonlocal runnable, read
             if runnable is None:  # not asked for when nothing is due
                 runnable = self._runnable.definitions()
+            if _definition(due) not in runnable and not read:  # nor by now?
+                runnable, read = self._runnable.read(), True
             if _definition(due) in runnable:
                 return self._hold_until(now, due, depths)
             self._look_at_parked = True  # the next time, unless all goes well now
@@ -257,5 +260,6 @@ def _definition(due: Due) -> DefinitionKey:
     return due.workflow_definition_id, due.version
 
 
-def _message(due: Due) -> Message:
-    return Message(workflow_queue(due.workflow_definition_id, due.version), due.instance_id)
+def _message(due: Due, *, recalled: bool = False) -> Message:
+    queue = workflow_queue(due.workflow_definition_id, due.version)
+    return Message(queue, due.instance_id, recalled=recalled)

@@ -406,12 +406,15 @@ class Message:
     `body` is an id, or several (see `bundled`): below a thousand bytes.
 
     `early` tells that it was sent while the instance was still being stored: see `liteflow.core.early`.
+    `recalled` tells that it replaces one that was lost with the process that had it, and may have died of it;
+    that is so with queues in a process only, so that no other has to carry it.
     """
 
     queue: str
     body: str
     traceparent: str | None = None
     early: bool = False
+    recalled: bool = False
 
 
 EVENTS_QUEUE = "events"

@@ -81,7 +81,7 @@ class Storing(Hops):
         instance.token = transition.token
         act.unchecked = act.committed = True
         act.counted = False
-        if act.doubted and any(isinstance(happened, BodyEnded) for happened in inputs):
+        if act.doubted and any(isinstance(happened, (BodyEnded, EventsFound)) for happened in inputs):
             act.doubted, act.suspect = False, True  # what follows may be what has killed a process
         self._settle_inputs(act, inputs)
         if transition.errors:

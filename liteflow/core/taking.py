@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
-from liteflow.core import codec, early
+from liteflow.core import codec, early, engine
 from liteflow.core.activation import Activation, Phase
 from liteflow.core.admission import admit
 from liteflow.core.calls import Loaded
@@ -56,19 +56,29 @@ class Taking(Hops):
     def _delivered_together(self, deliveries: list[Delivery]) -> None:
         """Wake-ups that came in one message, of which the broker's limit knows nothing: they wait here."""
         self._waiting.extend(deliveries)
-        if self._draining or self._room.narrow:
-            self._give_back_waiting()
-        else:
-            self._begin_waiting()
+        self._see_to_waiting()
 
-    def _begin_waiting(self) -> None:
-        while self._waiting and len(self._acts) < self._room.instances:
+    def _see_to_waiting(self) -> None:
+        """Begin what there is room for; the rest waits for it, unless that may take long."""
+        while self._waiting and not self._draining and len(self._acts) < self._room.instances:
             self._delivered(self._waiting.popleft())
+        if self._draining or self._room.scarce:
+            self._give_back_waiting()
 
     def _give_back_waiting(self) -> None:
-        """Let others have what is not begun. It is sent anew: what comes back looks like a death."""
-        waiting = list(self._waiting)
+        """Let others have what is not begun. It is sent anew: what comes back looks like a death.
+
+        What has come back already must go on looking so. As long as messages are taken here, it waits, or it
+        would come to and fro.
+        """
+        again = [delivery for delivery in self._waiting if delivery.redelivered]
+        waiting = [delivery for delivery in self._waiting if not delivery.redelivered]
         self._waiting.clear()
+        if self._draining or self._room.instances == 0:
+            for delivery in again:
+                delivery.nack()
+        else:
+            self._waiting.extend(again)
         self._giving_back += len(waiting)
 
         def sent(delivery: Delivery, result: object) -> None:
@@ -84,10 +94,7 @@ class Taking(Hops):
 
     def _room_is(self, instances: int) -> None:
         self._room_changed(instances)
-        if self._room.narrow:
-            self._give_back_waiting()
-        else:
-            self._begin_waiting()
+        self._loop.at_pause(self._see_to_waiting)
 
     def _begin(self, act: Activation) -> None:
         self._acts[act.instance_id] = act
@@ -188,7 +195,7 @@ class Taking(Hops):
     def _forget(self, act: Activation) -> None:
         self._acts.pop(act.instance_id, None)
         if self._waiting:
-            self._begin_waiting()
+            self._loop.at_pause(self._see_to_waiting)  # whoever forgets it may be about to begin it again
         self._check_idle()
 
     # ---------------------------------------------------------------------------------------------- load
@@ -229,7 +236,7 @@ class Taking(Hops):
             self._leave_to_others(act, instance, changed_definition(instance, self._persistence.now()))
             return
         act.suspect = self._seems_crashed(act, instance)
-        act.doubted = not act.suspect and any(delivery.redelivered for delivery in act.deliveries)
+        act.doubted = not act.suspect and self._came_back(act)
         self._activate(act, loaded, instance, definition)
 
     def _still_to_come(self, act: Activation) -> bool:
@@ -250,12 +257,19 @@ class Taking(Hops):
         """Was a process that ran a body of it lost? One too many counted is harmless: a commit clears it."""
         if instance.status is not WorkflowStatus.RUNNABLE:
             return False
-        ready = not instance.begun or any(
-            p.status is PointerStatus.PENDING and p.id not in instance.claims
-            for p in instance.open_pointers()
-        )
-        redelivered = any(delivery.redelivered for delivery in act.deliveries)
-        return ready and (redelivered or not instance.message_sent)
+        came_back = self._came_back(act)
+        if not instance.begun:
+            return came_back or not instance.message_sent
+        ready = [p for p in engine.ready(instance, self._persistence.now()) if p.id not in instance.claims]
+        if came_back:
+            return bool(ready)
+        # With what has slept until now, no message was sent in the ordinary way.
+        return not instance.message_sent and any(p.status is PointerStatus.PENDING for p in ready)
+
+    @staticmethod
+    def _came_back(act: Activation) -> bool:
+        """Was it in somebody's hands before, who may have died of it?"""
+        return any(delivery.redelivered or delivery.message.recalled for delivery in act.deliveries)
 
     def _activate(
         self, act: Activation, loaded: Loaded, instance: Instance, definition: WorkflowDefinition

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from servers import wait_for
@@ -14,6 +15,7 @@ from liteflow.core import (
     StepExecutionContext,
     Workflow,
     WorkflowBuilder,
+    WorkflowHost,
     WorkflowStatus,
     configure_workflow_host,
 )
@@ -85,6 +87,25 @@ def test_all_of_a_message_comes_again_if_one_is_given_back() -> None:
     assert received.settled == ["nack"]
 
 
+def test_each_wake_up_is_settled_once() -> None:
+    received = Received("a\nb")
+    first, second = unbundled(received)
+    first.ack()
+    first.nack()
+    assert received.settled == []
+    second.ack()
+    assert received.settled == ["ack"]
+
+
+def test_what_was_lost_with_a_process_still_tells_of_it() -> None:
+    lost = [Message("q", f"{number}", recalled=True) for number in range(100)]
+    found = bundled([*lost, *messages(100)], 32)
+    assert all(one.recalled == ("q" not in one.body) for one in found)
+    received = Received("a\nb")
+    received.message = Message("q", "a\nb", recalled=True)
+    assert all(part.message.recalled for part in unbundled(received))
+
+
 def test_a_message_with_more_ids_than_are_ever_sent_is_one_unknown_id() -> None:
     received = Received(SEPARATOR.join("x" * (MOST + 1)))
     assert unbundled(received) == [received]
@@ -117,30 +138,96 @@ def test_an_event_for_many_comes_in_bundles_and_wakes_each_of_them(monkeypatch: 
     assert len(sent) < len(ids) / 2
 
 
+class Gated(Workflow):
+    """Its body waits until it may go on."""
+
+    id = "gated"
+    going = threading.Event()
+    began = threading.Semaphore(0)
+
+    def build(self, builder: WorkflowBuilder) -> None:
+        def body(context: StepExecutionContext) -> None:
+            self.began.release()
+            self.going.wait(30)
+
+        builder.start_with(body)
+
+
+QUEUE = workflow_queue("gated", 1)
+
+
+def gated(**options: Any) -> WorkflowHost:
+    Gated.going, Gated.began = threading.Event(), threading.Semaphore(0)
+    host = configure_workflow_host(**options)
+    host.register_workflow(Gated)
+    host.open()
+    return host
+
+
+def send(host: WorkflowHost, ids: Sequence[str]) -> None:
+    """Instances that are not begun, and one message for all."""
+    now = host.persistence.now()
+    host.persistence.create([Instance(one, "gated", 1, now, begun=False) for one in ids])
+    host.queue.send([Message(QUEUE, SEPARATOR.join(ids))])
+
+
+def complete(host: WorkflowHost, ids: Sequence[str]) -> None:
+    for one in ids:
+        assert host.wait_for_workflow(one, timeout=30).status is WorkflowStatus.COMPLETE
+        assert host.get_workflow(one).record.crashes == 0
+
+
 def test_who_has_no_slot_left_gives_back_what_it_has_not_begun() -> None:
-    going, began = threading.Event(), threading.Semaphore(0)
-
-    class Long(Workflow):
-        def build(self, builder: WorkflowBuilder) -> None:
-            def body(context: StepExecutionContext) -> None:
-                began.release()
-                going.wait(30)
-
-            builder.start_with(body)
-
-    host = configure_workflow_host(concurrency=1)
-    definition = host.register_workflow(Long)
-    queue = workflow_queue(definition.id, definition.version)
-    with host:
+    ids = [f"instance-{number}" for number in range(MOST)]
+    with gated(concurrency=1) as host:
         try:
-            now = host.persistence.now()
-            ids = [f"instance-{number}" for number in range(MOST)]
-            host.persistence.create([Instance(one, definition.id, 1, now, begun=False) for one in ids])
-            host.queue.send([Message(queue, SEPARATOR.join(ids))])
-            assert began.acquire(timeout=30)
-            wait_for("others can have them", lambda: host.queue.depth(queue) == MOST - 1)
+            send(host, ids)
+            assert Gated.began.acquire(timeout=30)
+            wait_for("others can have them", lambda: host.queue.depth(QUEUE) == MOST - 1)
         finally:
-            going.set()
-        for one in ids:
-            assert host.wait_for_workflow(one, timeout=30).status is WorkflowStatus.COMPLETE
-            assert host.get_workflow(one).record.crashes == 0
+            Gated.going.set()
+        complete(host, ids)
+
+
+def test_what_has_come_back_before_is_given_back_as_it_came() -> None:
+    """Sent anew it would not tell any more that a process may have died of it."""
+    ids = [f"instance-{number}" for number in range(MOST)]
+    with gated(concurrency=1) as host:
+        host.stop()
+        host.open()
+        send(host, ids)
+        given_back: list[Delivery] = []
+
+        def give_back(delivery: Delivery) -> None:
+            consumer.limit(0)
+            delivery.nack()
+            given_back.append(delivery)
+
+        consumer = host.queue.consume([QUEUE], 1, give_back)
+        wait_for("it was given back", lambda: given_back)
+        consumer.cancel()
+        host.start()
+        try:
+            assert Gated.began.acquire(timeout=30)
+            wait_for("others can have it", lambda: host.queue.depth(QUEUE) == 1)
+        finally:
+            Gated.going.set()
+        complete(host, ids)
+
+
+def test_who_is_crowded_gives_back_what_it_has_not_begun() -> None:
+    ids = [f"instance-{number}" for number in range(2 * MOST)]
+    with gated(concurrency=2, long_step=60) as host:
+        runner = host._runner
+        assert runner is not None
+        try:
+            send(host, ids[:MOST])
+            send(host, ids[MOST:])
+            wait_for("it has what it has room for", lambda: len(runner._acts) == runner._room.instances)
+            runner._loop.post(runner._room.crowded)
+            wait_for(
+                "others can have the rest", lambda: host.queue.depth(QUEUE) == len(ids) - len(runner._acts)
+            )
+        finally:
+            Gated.going.set()
+        complete(host, ids)

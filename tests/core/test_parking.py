@@ -225,6 +225,19 @@ def test_what_was_parked_is_not_forgotten_if_the_answer_got_lost(
     assert lost.is_set()
 
 
+def test_a_worker_that_has_just_come_is_seen_before_anything_is_parked(cluster: Cluster) -> None:
+    poller = Poller(cluster.store, cluster.queue, cluster.lock, SETTINGS)
+    assert not poller._runnable.definitions()  # and that is remembered for a while
+    now = cluster.store.now()
+    cluster.store.beat(_process(now, DefinitionRecord("order", 1, "x")))
+    cluster.store.create([Instance("due", "order", 1, now, begun=False, wake_at=now)])
+    poller._send_due()
+    assert [message.body for message in cluster.queue.sent] == ["due"]
+    found = cluster.store.load(["due"])["due"]
+    assert isinstance(found, Instance)
+    assert found.parked is None
+
+
 @pytest.mark.parametrize(("depth", "doublings"), [(0, 2), (BACKLOG, 2), (BACKLOG + 1, 9)])
 def test_what_got_lost_is_sent_again_soon_and_a_backlog_is_left_alone(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, depth: int, doublings: int

@@ -9,6 +9,7 @@ import pytest
 from servers import wait_for
 
 from liteflow.core import (
+    ExecutionResult,
     LocalLockProvider,
     MemoryPersistenceProvider,
     SingleNodeQueueProvider,
@@ -33,6 +34,34 @@ def look(context: StepExecutionContext) -> None:
     SEEN.append(found)
 
 
+def wait_twice(context: StepExecutionContext) -> ExecutionResult:
+    if not context.execution_pointer.event_published:
+        return ExecutionResult(event_name="go", event_key="k")
+    look(context)
+    return ExecutionResult.next()
+
+
+def sleep_first(context: StepExecutionContext) -> ExecutionResult:
+    if context.persistence_data is None:
+        return ExecutionResult.sleep(0.3, "slept")
+    look(context)
+    return ExecutionResult.next()
+
+
+class WaitsByItself(Workflow):
+    id = "waits-by-itself"
+
+    def build(self, builder: WorkflowBuilder) -> None:
+        builder.start_with(wait_twice)
+
+
+class Sleeps(Workflow):
+    id = "sleeps"
+
+    def build(self, builder: WorkflowBuilder) -> None:
+        builder.start_with(sleep_first)
+
+
 class Waits(Workflow):
     id = "waits"
 
@@ -45,14 +74,15 @@ def host() -> Iterator[WorkflowHost]:
     SEEN.clear()
     STORE[:] = [MemoryPersistenceProvider()]
     made = configure_workflow_host(STORE[0], SingleNodeQueueProvider(), LocalLockProvider())
-    made.register_workflow(Waits)
+    for workflow in (Waits, WaitsByItself, Sleeps):
+        made.register_workflow(workflow)
     yield made
     made.stop()
 
 
-def waiting(host: WorkflowHost) -> Instance:
+def waiting(host: WorkflowHost, workflow: str = "waits") -> Instance:
     host.start()
-    instance_id = host.start_workflow("waits")
+    instance_id = host.start_workflow(workflow)
     # The first look into the log is over, too: nothing but an event or request can move it now.
     wait_for("it waits", lambda: of(host, instance_id).waits() and of(host, instance_id).wake_at is None, 10)
     return of(host, instance_id)
@@ -72,15 +102,8 @@ def test_the_step_after_a_wait_needs_no_commit_before_it(host: WorkflowHost) -> 
     assert of(host, before.id).revision == before.revision + 1
 
 
-def test_where_a_process_may_have_died_the_wait_s_end_is_stored_and_the_death_counted(
-    host: WorkflowHost,
-) -> None:
-    before = waiting(host)
-    host.stop()
-    host.open()
-    now = host.persistence.now()
-    host.persistence.add_event(Event("e", "go", "k", now - timedelta(seconds=0.001), None, None))
-    host.persistence.mark_processed(["e"])  # nobody else tells of it
+def send_what_came_back(host: WorkflowHost, instance: Instance) -> None:
+    """A wake-up as somebody had it in hand and died. The host is open, and not started."""
     given_back: list[Delivery] = []
 
     def give_back(delivery: Delivery) -> None:
@@ -88,12 +111,40 @@ def test_where_a_process_may_have_died_the_wait_s_end_is_stored_and_the_death_co
         delivery.nack()
         given_back.append(delivery)
 
-    queue = workflow_queue("waits", 1)
+    queue = workflow_queue(instance.workflow_definition_id, 1)
     consumer = host.queue.consume([queue], 1, give_back)
-    host.queue.send([Message(queue, before.id)])
+    host.queue.send([Message(queue, instance.id)])
     wait_for("it was given back", lambda: given_back, 10)
     consumer.cancel()
+
+
+@pytest.mark.parametrize("workflow", ["waits", "waits-by-itself"])
+def test_where_a_process_may_have_died_the_wait_s_end_is_stored_and_the_death_counted(
+    host: WorkflowHost, workflow: str
+) -> None:
+    before = waiting(host, workflow)
+    host.stop()
+    host.open()
+    now = host.persistence.now()
+    host.persistence.add_event(Event("e", "go", "k", now - timedelta(seconds=0.001), None, None))
+    host.persistence.mark_processed(["e"])  # nobody else tells of it
+    send_what_came_back(host, before)
     host.start()
     assert host.wait_for_workflow(before.id, 10).status is WorkflowStatus.COMPLETE
     assert [(one.revision, one.crashes) for one in SEEN] == [(before.revision + 1, 1)]
     assert of(host, before.id).crashes == 0
+
+
+def test_where_a_process_may_have_died_after_a_sleep_the_death_is_counted(host: WorkflowHost) -> None:
+    host.start()
+    instance_id = host.start_workflow("sleeps")
+    wait_for("it sleeps", lambda: of(host, instance_id).next_execution, 10)
+    host.stop()
+    host.open()
+    due = of(host, instance_id).next_execution
+    wait_for("it is due", lambda: due is not None and host.persistence.now() > due, 10)
+    send_what_came_back(host, of(host, instance_id))
+    host.start()
+    assert host.wait_for_workflow(instance_id, 10).status is WorkflowStatus.COMPLETE
+    assert [one.crashes for one in SEEN] == [1]
+    assert of(host, instance_id).crashes == 0

@@ -1,0 +1,30 @@
+"""What kills its process each time is found out with a queue in the process too, which tells of no deaths."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(("place", "attempt"), [("first", "1"), ("second", "1"), ("retry", "2")])
+def test_a_step_that_kills_the_process_is_suspended_after_three_deaths(
+    tmp_path: Path, place: str, attempt: str
+) -> None:
+    log = tmp_path / "log"
+    ends: list[int] = []
+    while len(ends) < 6 and 0 not in ends:
+        process = subprocess.run(
+            [sys.executable, "-m", "deadly_process", str(tmp_path / "store.db"), str(log), place],
+            capture_output=True,
+            text=True,
+            timeout=90,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        ends.append(process.returncode)
+    assert ends == [1, 1, 1, 0], process.stderr
+    assert log.read_text().split() == [attempt] * 3
+    assert process.stdout.startswith("poison: the process that ran step")
