@@ -172,7 +172,7 @@ class Leaving(Hops):
                 delivery.ack()
         if not unseen and instance is not None:
             self._tell_scheduler(instance, self._persistence.now())
-        act.deliveries = []
+        act.deliveries, act.again = [], False
         self._done(act)
 
     def _done(self, act: Activation) -> None:

@@ -181,3 +181,15 @@ def test_one_of_many_starts_is_not_sent_early(cluster: Cluster) -> None:
         assert cluster.host.wait_for_workflow(workflow_id, 10).status is WorkflowStatus.COMPLETE
     assert [message.early for message in cluster.queue.sent].count(True) == 1
     assert len(cluster.queue.sent) == len(cluster.ids) == 4
+
+
+def test_who_stops_leaves_it_to_others_to_look_again(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.begin()
+    runner = cluster.host._runner
+    assert runner is not None
+    assert runner.stop(10)
+    (state,) = cluster.queue.inspect([QUEUE])
+    assert state.ready + state.unacknowledged == 1
+    assert "its wake-up is dropped" not in caplog.text
