@@ -57,17 +57,19 @@ class EventLog:
                 self._events[event_id].processed = now
                 self._due.set(event_id, None)
 
-    def purge(self, before: datetime, limit: int) -> int:
-        """Delete events that were processed before this, the earliest first."""
+    def old(self, before: datetime, limit: int) -> list[Event]:
+        """Events that were processed before this, the earliest first. They are not copies."""
         processed = ((one.processed, one.id) for one in self._events.values() if one.processed is not None)
-        purged = heapq.nsmallest(limit, (entry for entry in processed if entry[0] < before))
-        for _, event_id in purged:
-            event = self._events.pop(event_id)
-            times = self._times[event.name, event.key]
-            del times[bisect.bisect_left(times, (event.time, event_id))]
-            if not times:
-                del self._times[event.name, event.key]
-        return len(purged)
+        first = heapq.nsmallest(limit, (entry for entry in processed if entry[0] < before))
+        return [self._events[event_id] for _, event_id in first]
+
+    def remove(self, event: Event) -> None:
+        """Forget one that was processed."""
+        del self._events[event.id]
+        times = self._times[event.name, event.key]
+        del times[bisect.bisect_left(times, (event.time, event.id))]
+        if not times:
+            del self._times[event.name, event.key]
 
     def next_due(self) -> datetime | None:
         """When the first unprocessed event is due."""

@@ -425,10 +425,17 @@ class MemoryPersistenceProvider(PersistenceProvider):
         self._errors.pop(instance_id, None)
         del self._records[instance_id]
 
-    def purge_events(self, before: datetime, limit: int) -> int:
+    def purge_events(self, before: datetime, limit: int, unless_awaited: Sequence[str] = ()) -> int:
         """See `PersistenceProvider.purge_events`."""
         with self._lock:
-            return self._events.purge(before, limit)
+            old = self._events.old(before, limit)
+            for event in old:
+                topic = (event.name, event.key)
+                if event.name in unless_awaited and self._waiters.after(topic, "", 1):
+                    self._events.mark_processed([event.id], self.now())
+                else:
+                    self._events.remove(event)
+            return len(old)
 
     # -------------------------------------------------------------------------------- definitions
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from liteflow.core.bundles import bundled
 from liteflow.core.errors import UnavailableError
+from liteflow.core.flow import INTERNAL_EVENTS
 from liteflow.core.models import Parked
 from liteflow.core.parking import nobody_runs, redrive
 from liteflow.core.presence import DefinitionKey, Runnable
@@ -228,13 +229,16 @@ class Poller:
         return len(events) == PAGE
 
     def _purge_events(self) -> bool:
-        """Delete one page of events that were kept long enough; True if there may be more."""
+        """Delete one page of events that were kept long enough; True if there may be more.
+
+        Children and activities of a parent that is suspended end for it when it goes on, however late.
+        """
         if self._clock() < self._purge_at:
             return False
         before = self._persistence.now() - timedelta(seconds=self._settings.event_retention)
-        purged = self._persistence.purge_events(before, PAGE)
+        purged = self._persistence.purge_events(before, PAGE, INTERNAL_EVENTS)
         if purged:
-            log.info("%d events from before %s are deleted", purged, before.isoformat())
+            log.info("%d events from before %s were looked at, and deleted", purged, before.isoformat())
         if purged < PAGE:
             self._purge_at = self._clock() + PURGE_EVERY
             self._forget_the_dead()

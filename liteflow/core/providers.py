@@ -350,10 +350,11 @@ class PersistenceProvider(Provider):
         """
 
     @abc.abstractmethod
-    def purge_events(self, before: datetime, limit: int) -> int:
-        """Delete at most `limit` events that were processed before this; returns how many.
+    def purge_events(self, before: datetime, limit: int, unless_awaited: Sequence[str] = ()) -> int:
+        """Delete at most `limit` events that were processed before this; returns how many it has dealt with.
 
-        How old they say they are does not count: an event of long ago may have come just now.
+        How old they say they are does not count: an event of long ago may have come just now. Those of the
+        names `unless_awaited` for which some instance waits count as processed now, and are kept.
         """
 
     @abc.abstractmethod

@@ -542,7 +542,7 @@ QUERIES: dict[str, Callable[[PersistenceProvider], Any]] = {
     "load": lambda p: p.load(["large"]),
     "commit that removes items": lambda p: p.commit([step(loaded(p, "large"), items_removed=["1"])]),
     "purge": lambda p: p.purge(WorkflowStatus.COMPLETE, after(1000), 10),
-    "purge_events": lambda p: p.purge_events(after(0), 10),
+    "purge_events": lambda p: p.purge_events(after(0), 10, ["paid"]),
     "list by time": lambda p: p.list(ListFilter(limit=10, created_after=T0, created_before=after(9))),
 }
 

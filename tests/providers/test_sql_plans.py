@@ -71,7 +71,7 @@ MORE: dict[str, Callable[[PersistenceProvider], Any]] = {
     "event": lambda p: p.event("x"),
     "mark_processed": lambda p: p.mark_processed(["x", "y"]),
     "purge": lambda p: p.purge(WorkflowStatus.COMPLETE, after(1000), 10),
-    "purge_events": lambda p: p.purge_events(after(0), 10),
+    "purge_events": lambda p: p.purge_events(after(0), 10, ["paid"]),
     "list by status": lambda p: p.list(ListFilter(limit=10, status=WorkflowStatus.SUSPENDED)),
     "list by workflow and status": lambda p: p.list(
         ListFilter(limit=10, workflow="order", status=WorkflowStatus.COMPLETE, created_after=T0)

@@ -151,6 +151,24 @@ class PurgeContract:
         assert provider.purge_events(now - timedelta(minutes=1), 10) == 0
         assert provider.purge_events(now + timedelta(minutes=1), 10) == 1
 
+    def test_events_that_somebody_waits_for_are_kept_if_that_is_wanted(
+        self, provider: PersistenceProvider
+    ) -> None:
+        """They are looked at again when they are old once more. A key of another name is another one."""
+        for name, key in (("child", "a"), ("paid", "a"), ("child", "b")):
+            waiting = Pointer("1", "a", PointerStatus.WAITING_FOR_EVENT)
+            waiting.event_name, waiting.event_key, waiting.event_since = name, key, T0
+            created(provider, status=WorkflowStatus.SUSPENDED, pointers={"1": waiting})
+        for name in ("child", "paid", "other"):
+            for key in ("a", "b", "c"):
+                provider.add_event(Event(f"{name}-{key}", name, key, T0, processed=T0))
+        assert provider.purge_events(after(1), 10, ["child", "other"]) == 9
+        assert [provider.event(f"child-{key}") is not None for key in "abc"] == [True, True, False]
+        assert all(provider.event(f"{name}-{key}") is None for name in ("paid", "other") for key in "abc")
+        assert provider.purge_events(after(1), 10, ["child"]) == 0
+        assert provider.purge_events(provider.now() + timedelta(seconds=60), 10) == 2
+        assert provider.event("child-a") is None
+
     def test_no_more_events_are_purged_than_asked(self, provider: PersistenceProvider) -> None:
         for number in (2, 0, 3, 1, 4):
             provider.add_event(Event(str(number), "paid", "k", T0, processed=after(number)))

@@ -40,11 +40,33 @@ class Purge:
         theirs = {"instance_id": {"$in": ids}}
         repeated(lambda: self._collections.activities.delete_many(theirs))
 
-    def events(self, before: datetime, limit: int) -> int:
+    def events(self, before: datetime, limit: int, unless_awaited: Sequence[str], now: datetime) -> int:
         """See `PersistenceProvider.purge_events`."""
+        if limit <= 0:  # which the server takes for no limit
+            return 0
+        events = self._collections.events
         old = {"processed": {"$lt": time_to_bson(before)}}
-        ids = _first(self._collections.events, old, "processed", "by_processed", limit)
-        return _delete(self._collections.events, old, ids) if ids else 0
+        found = events.find(old, {"name": 1, "key": 1}).sort("processed", 1).limit(limit).hint("by_processed")
+        ids: dict[tuple[str, str], list[str]] = {}
+        for event in found:
+            ids.setdefault((event["name"], event["key"]), []).append(event["_id"])
+        kept = [one for topic in self._awaited(list(ids), unless_awaited) for one in ids.pop(topic, ())]
+        if kept:
+            again = {"$set": {"processed": time_to_bson(now)}}
+            repeated(lambda: events.update_many({**old, "_id": {"$in": kept}}, again, hint="_id_"))
+        purged = [one for some in ids.values() for one in some]
+        return len(kept) + (_delete(events, old, purged) if purged else 0)
+
+    def _awaited(self, topics: Sequence[tuple[str, str]], names: Sequence[str]) -> set[tuple[str, str]]:
+        """Those of the names and keys for which some instance waits."""
+        found: set[tuple[str, str]] = set()
+        for name in names:
+            keys = [key for one, key in topics if one == name]
+            if keys:
+                query = {"waits": {"$elemMatch": {"name": name, "key": {"$in": keys}}}}
+                for instance in self._collections.instances.find(query, {"waits": 1}).hint("waits"):
+                    found.update((wait["name"], wait["key"]) for wait in instance["waits"])
+        return {topic for topic in found if topic[0] in names}
 
 
 def _ended(status: WorkflowStatus, older_than: datetime) -> dict[str, Any]:

@@ -329,9 +329,9 @@ class SqlPersistenceProvider(PersistenceProvider):
         return self._store.purge.instances(status, older_than, limit)
 
     @mapped()
-    def purge_events(self, before: datetime, limit: int) -> int:
+    def purge_events(self, before: datetime, limit: int, unless_awaited: Sequence[str] = ()) -> int:
         """See `PersistenceProvider.purge_events`."""
-        return self._store.purge.events(before, limit)
+        return self._store.purge.events(before, limit, unless_awaited, self.now())
 
     # ------------------------------------------------------------------------------ definitions
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, select, update
 
 from liteflow.core.errors import ProviderError
 from liteflow.core.models import FORMAT_VERSION, WorkflowStatus
@@ -47,12 +48,12 @@ class Purge:
 
         return self._write(purge, limit)
 
-    def events(self, before: datetime, limit: int) -> int:
+    def events(self, before: datetime, limit: int, unless_awaited: Sequence[str], now: datetime) -> int:
         """See `PersistenceProvider.purge_events`."""
-        events = self._tables.events
+        events, waits = self._tables.events, self._tables.waits
         e = events.c
         old = (
-            select(e.id)
+            select(e.id, e.name, e.topic)
             .where(e.processed < to_micros(before))
             .order_by(e.processed, e.id)
             .limit(limit)
@@ -60,10 +61,18 @@ class Purge:
         )
 
         def purge(connection: Connection) -> int:
-            ids = connection.execute(old).scalars().all()
-            for batch in batches(ids):
+            found = connection.execute(old).all()
+            topics = list({one.topic for one in found if one.name in unless_awaited})
+            awaited: set[str] = set()
+            for batch in batches(topics):
+                query = select(waits.c.topic).where(waits.c.topic.in_(batch))
+                awaited.update(connection.execute(query).scalars())
+            for batch in batches([one.id for one in found if one.topic in awaited]):
+                again = update(events).where(e.id.in_(batch)).values(processed=to_micros(now))
+                connection.execute(again)
+            for batch in batches([one.id for one in found if one.topic not in awaited]):
                 connection.execute(delete(events).where(e.id.in_(batch)))
-            return len(ids)
+            return len(found)
 
         return self._write(purge, limit)
 
