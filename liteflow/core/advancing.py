@@ -13,6 +13,7 @@ from liteflow.core.definition import WAIT_FOR, WorkflowDefinition
 from liteflow.core.errors import LiteFlowError
 from liteflow.core.hops import Hops
 from liteflow.core.inputs import (
+    BodyClaimed,
     BodyEnded,
     ConditionsHeld,
     EventsFound,
@@ -71,6 +72,9 @@ class Advancing(Hops):
     def _go_on(self, act: Activation, now: datetime) -> None:
         assert act.instance is not None and act.definition is not None and act.lease is not None
         inputs, act.inputs = act.inputs, []
+        if act.lost and not any(isinstance(happened, (BodyEnded, BodyClaimed)) for happened in inputs):
+            self._leave_what_is_lost(act, inputs)
+            return
         if not act.instance.begun and not inputs and not act.instance.inbox:
             self._begin_with_first_body(act, now)
             return
@@ -100,6 +104,17 @@ class Advancing(Hops):
             self._dispatch(act, act.instance, certainly, transition)
         if not (act.committing or act.busy or act.waiting_for or act.inputs or act.timer or act.once_more):
             self._nothing_to_do(act, now)
+
+    def _leave_what_is_lost(self, act: Activation, inputs: list[Input]) -> None:
+        """Without the lease only what bodies have done is stored.
+
+        The rest is found again by who has the lease now. Stored here, it would only spoil what their bodies do.
+        """
+        if act.busy or act.waiting_for:
+            act.inputs = inputs  # what has begun may have begun because of it
+        else:
+            act.again = True
+            self._leave(act)
 
     def _run_ahead(
         self, act: Activation, inputs: list[Input], now: datetime, due: datetime, certainly: datetime

@@ -48,9 +48,9 @@ class Room:
         return 1 + PER_SLOT * (self._free - 1)
 
     @property
-    def scarce(self) -> bool:
-        """True while bodies have to wait for slots: what is not begun is others' then."""
-        return self._free < self._slots or self._crowded_until is not None
+    def narrow(self) -> bool:
+        """True while long steps hold slots: what is not begun is others' then."""
+        return self._free < self._slots
 
     def long_steps(self, count: int) -> None:
         """So many slots are held by long steps."""
@@ -64,7 +64,7 @@ class Room:
     @property
     def bodies_are_short(self) -> bool:
         """True if what is in hand can't wait for bodies of others, but for this process's CPU only."""
-        return self._free == self._slots and self._body * (PER_SLOT + 1) < WAIT
+        return not self.narrow and self._body * (PER_SLOT + 1) < WAIT
 
     def crowded(self) -> None:
         """A body has waited for a slot for longer than a short one takes."""

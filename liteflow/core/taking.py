@@ -62,7 +62,7 @@ class Taking(Hops):
         """Begin what there is room for; the rest waits for it, unless that may take long."""
         while self._waiting and not self._draining and len(self._acts) < self._room.instances:
             self._delivered(self._waiting.popleft())
-        if self._draining or self._room.scarce:
+        if self._draining or self._room.narrow:
             self._give_back_waiting()
 
     def _give_back_waiting(self) -> None:

@@ -213,21 +213,3 @@ def test_what_has_come_back_before_is_given_back_as_it_came() -> None:
         finally:
             Gated.going.set()
         complete(host, ids)
-
-
-def test_who_is_crowded_gives_back_what_it_has_not_begun() -> None:
-    ids = [f"instance-{number}" for number in range(2 * MOST)]
-    with gated(concurrency=2, long_step=60) as host:
-        runner = host._runner
-        assert runner is not None
-        try:
-            send(host, ids[:MOST])
-            send(host, ids[MOST:])
-            wait_for("it has what it has room for", lambda: len(runner._acts) == runner._room.instances)
-            runner._loop.post(runner._room.crowded)
-            wait_for(
-                "others can have the rest", lambda: host.queue.depth(QUEUE) == len(ids) - len(runner._acts)
-            )
-        finally:
-            Gated.going.set()
-        complete(host, ids)
