@@ -104,7 +104,7 @@ class WorkflowClient:
         self._hooks = hooks
         self._state = threading.RLock()
         self._open = False
-        self._events = EventDispatcher(persistence, queue, runtime)
+        self._events = EventDispatcher(persistence, queue, settings.wake_grace, runtime)
         self._endings = Endings(queue)
         self._create: Callable[[Instance], bool] = runtime.together(persistence.create)
         self._wake: Callable[[Message], None] = runtime.together(self._send_all)
@@ -139,8 +139,11 @@ class WorkflowClient:
 
         Without `version` the highest is taken: of those registered here, else of those recorded in the
         store. The same `idempotency_key` gives the same instance. `DefinitionNotFoundError` for an
-        unknown definition, `DataError` for data that can't be stored or doesn't fit the `data_type`.
+        unknown definition, `DataError` for data that can't be stored or doesn't fit the `data_type`,
+        `TypeError` for a version that is no number.
         """
+        if version is not None and not isinstance(version, int):
+            raise TypeError(f"version is a number, not {type(version).__name__}; data goes to data=")
         plain = codec.encode_data(data)
         key = None if idempotency_key is None else f"{workflow_id}:{idempotency_key}"
         return self.start_encoded(workflow_id, version, plain, reference=reference, key=key)

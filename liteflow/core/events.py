@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from datetime import timedelta
 
 from liteflow.core.bundles import bundled
 from liteflow.core.errors import UnavailableError
@@ -36,12 +37,22 @@ FEW = 20
 
 
 class EventDispatcher:
-    """Wakes the instances that wait for an event, then marks it as processed."""
+    """Wakes the instances that wait for an event, then marks it as processed.
+
+    Where the store lasts and the queue ends with this process, their messages do not keep the promise of that
+    mark: then `wake_at` has to, within `grace` seconds.
+    """
 
     def __init__(
-        self, persistence: PersistenceProvider, queue: QueueProvider, runtime: Runtime = THREADS
+        self,
+        persistence: PersistenceProvider,
+        queue: QueueProvider,
+        grace: float,
+        runtime: Runtime = THREADS,
     ) -> None:
         self._runtime = runtime
+        self._grace = grace
+        self._outlives_messages = persistence.shared and not queue.shared
         self._persistence = persistence
         self._queue = queue
         self._runnable = Runnable(persistence)
@@ -98,7 +109,7 @@ class EventDispatcher:
         if event.time > self._persistence.now() - self._persistence.clock_uncertainty:
             self._queue.notify(DUE_TOPIC, str(event.time.timestamp()))
             return
-        guessed = tuple(guessed)  # what there is by now
+        guessed = tuple(guessed) if not self._outlives_messages else ()  # what there is by now
         confirmed = self._queue.begin_send(_wakes(event, guessed))
         (few,) = self._few([event])
         confirmed()
@@ -123,6 +134,9 @@ class EventDispatcher:
     def _wake(self, event: Event, waiters: Sequence[Waiter], woken: frozenset[Waiter] = frozenset()) -> None:
         if not waiters:
             return
+        if self._outlives_messages:
+            at = self._persistence.now() + timedelta(seconds=self._grace)
+            self._persistence.lower_wake({one.instance_id: at for one in waiters})
         left = [waiter for waiter in waiters if waiter not in woken]
         self._queue.send(bundled(_wakes(event, left), self._runtime.spread))
         runnable = self._runnable.definitions()
