@@ -108,7 +108,7 @@ class Advancing(Hops):
     def _leave_what_is_lost(self, act: Activation, inputs: list[Input]) -> None:
         """Without the lease only what bodies have done is stored.
 
-        The rest is found again by who has the lease now. Stored here, it would only spoil what their bodies do.
+        The rest is found again by who has the lease now. Stored here, it would only spoil their work.
         """
         if act.busy or act.waiting_for:
             act.inputs = inputs  # what has begun may have begun because of it
@@ -142,7 +142,7 @@ class Advancing(Hops):
         if transition is None:
             return False
         assert transition.after is not None
-        if act.doubted and not self._waits_only(transition.after, definition, certainly):
+        if act.doubted and not self._waits_only(transition.after, certainly, definition):
             return False  # it is stored first then, and the next death counted
         self._dispatch(act, transition.after, certainly, None)
         if not self._under_way(act):
@@ -150,10 +150,11 @@ class Advancing(Hops):
         act.inputs = [*inputs, *act.inputs]
         return True
 
-    @staticmethod
-    def _waits_only(instance: Instance, definition: WorkflowDefinition, now: datetime) -> bool:
-        """Are the ends of waits all that is to be run? No process dies of them."""
-        return all(definition.by_id[p.step_id].kind == WAIT_FOR for p in engine.ready(instance, now))
+    def _waits_only(self, instance: Instance, now: datetime, definition: WorkflowDefinition) -> bool:
+        """Are the ends of waits all that is to be run, and nobody's code? No process dies of them."""
+        steps = [definition.by_id[pointer.step_id] for pointer in engine.ready(instance, now)]
+        waits_only = all(step.kind == WAIT_FOR and not step.outputs for step in steps)
+        return waits_only and not self._hooks.step_middleware
 
     @staticmethod
     def _only_waited(act: Activation, definition: WorkflowDefinition, happened: Input) -> bool:
@@ -188,8 +189,12 @@ class Advancing(Hops):
             return True
         if act.leave or self._draining or not act.unchecked:
             return False
-        act.unchecked = False
         pointers = engine.conditional(instance, act.definition)
+        if pointers and (act.suspect or act.doubted):  # they may be what it died of
+            if self._has_turn(act, instance):
+                self._count_crash(act)
+            return True
+        act.unchecked = False
         if not pointers:
             return False
         act.check = check = Check(instance, act.definition, pointers)

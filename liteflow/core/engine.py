@@ -282,8 +282,9 @@ class _Advance(FailureRules):
             return  # renewed, or taken over by another process
         if claimed.over is not None:
             self.draft.transition.claims_expected[pointer.id] = claimed.over
-            if claimed.over.until != GIVEN_BACK:
-                self.after.crashes += 1
+            others = [claim.by for key, claim in self.after.claims.items() if key != pointer.id]
+            if claimed.over.until != GIVEN_BACK and claimed.over.by not in others:
+                self.after.crashes += 1  # with the last of its claims: a process dies once
         pointer = self.draft.edit(pointer.id)
         pointer.status = PointerStatus.RUNNING
         pointer.sleep_until = None

@@ -155,6 +155,14 @@ class Hops(abc.ABC):
         """Give it to the slots."""
 
     @abc.abstractmethod
+    def _has_turn(self, act: Activation, instance: Instance) -> bool:
+        """May it be counted that the suspect is run?"""
+
+    @abc.abstractmethod
+    def _count_crash(self, act: Activation) -> None:
+        """Store that a process has died at it, before what may take this one along too is run."""
+
+    @abc.abstractmethod
     def _end_turn(self, act: Activation) -> None:
         """It is no suspect here any more: let the next one have its turn."""
 

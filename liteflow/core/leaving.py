@@ -32,7 +32,7 @@ class Leaving(Hops):
     def _leave(self, act: Activation) -> None:
         """Give the lease back; what happens then depends on whether somebody was turned away by it."""
         act.phase = Phase.LEAVING
-        if act.counted:
+        if act.counted and act.instance is not None:  # what is parked stays counted
             self._count_back(act)
             return
         self._end_turn(act)
@@ -140,7 +140,7 @@ class Leaving(Hops):
         """There is more to do, for anybody: send the id, then acknowledge what came before that."""
         message = Message(
             workflow_queue(instance.workflow_definition_id, instance.version), instance.id,
-            instance.traceparent,
+            instance.traceparent, recalled=act.suspect or act.doubted,
         )  # fmt: skip
         deliveries, act.deliveries, act.again = act.deliveries, [], False
 

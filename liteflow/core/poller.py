@@ -170,8 +170,8 @@ class Poller:
             nonlocal runnable, read
             if runnable is None:  # not asked for when nothing is due
                 runnable = self._runnable.definitions()
-            if _definition(due) not in runnable and not read:  # nor by now?
-                runnable, read = self._runnable.read(), True
+            if _definition(due) not in runnable and not read:  # not by now either?
+                runnable, read = runnable | self._runnable.read(), True
             if _definition(due) in runnable:
                 return self._hold_until(now, due, depths)
             self._look_at_parked = True  # the next time, unless all goes well now

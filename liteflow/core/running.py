@@ -64,7 +64,8 @@ class Running(Hops):
         if not runnable:
             return
         if act.suspect and any(p.id not in instance.claims for p in runnable):
-            if self._has_turn(act, instance):
+            # Beside a commit the count would be for a revision that is about to go.
+            if pending is None and self._has_turn(act, instance):
                 self._count_crash(act)
             return
         if self._slice_is_over(act, clock):
@@ -92,10 +93,8 @@ class Running(Hops):
         return clock - act.began > self._settings.time_slice
 
     def _has_turn(self, act: Activation, instance: Instance) -> bool:
-        """May it be counted that the suspect is run? From the second death on they are run one at a time.
-
-        A process that dies while many of them wait must not count against more than the one that ran.
-        """
+        # From the second death on they are run one at a time: a process that dies while many of them wait
+        # must not count against more than the one that ran.
         if instance.crashes + 1 < ALONE_FROM or self._alone is act:
             return True
         if self._alone is None:
@@ -119,10 +118,9 @@ class Running(Hops):
             self._go(following)
 
     def _count_crash(self, act: Activation) -> None:
-        """Store that a process has died at it, before a body runs that may take this one along too."""
         instance, visit = act.instance, act.visit
         assert instance is not None
-        act.suspect = False
+        act.suspect = act.doubted = False
 
         def counted(result: object) -> None:
             if not act.still(visit):

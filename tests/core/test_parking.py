@@ -238,6 +238,19 @@ def test_a_worker_that_has_just_come_is_seen_before_anything_is_parked(cluster: 
     assert found.parked is None
 
 
+def test_what_is_held_is_sent_though_its_worker_is_gone_by_then(cluster: Cluster) -> None:
+    poller = Poller(cluster.store, cluster.queue, cluster.lock, SETTINGS)
+    now = cluster.store.now()
+    leaving = _process(now, DefinitionRecord("order", 1, "x"))
+    cluster.store.beat(leaving)
+    assert poller._runnable.definitions()
+    cluster.store.forget_processes([leaving.id])
+    due = {"order": now - timedelta(seconds=2), "unknown": now - timedelta(seconds=1)}
+    cluster.store.create([Instance(f"an {key}", key, 1, now, wake_at=at) for key, at in due.items()])
+    poller._send_due()
+    assert [message.body for message in cluster.queue.sent] == ["an order"]
+
+
 @pytest.mark.parametrize(("depth", "doublings"), [(0, 2), (BACKLOG, 2), (BACKLOG + 1, 9)])
 def test_what_got_lost_is_sent_again_soon_and_a_backlog_is_left_alone(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, depth: int, doublings: int

@@ -24,14 +24,19 @@ from liteflow.core.models import Event, Instance
 from liteflow.core.providers import Delivery, Message, workflow_queue
 
 STORE: list[MemoryPersistenceProvider] = []
+INSTANCES: list[str] = []
 SEEN: list[Instance] = []
 """The instance as it was stored when its last step began."""
 
 
-def look(context: StepExecutionContext) -> None:
-    found = STORE[0].load([context.workflow.id])[context.workflow.id]
+def of_store(instance_id: str) -> Instance:
+    found = STORE[0].load([instance_id])[instance_id]
     assert isinstance(found, Instance)
-    SEEN.append(found)
+    return found
+
+
+def look(context: StepExecutionContext) -> None:
+    SEEN.append(of_store(context.workflow.id))
 
 
 def wait_twice(context: StepExecutionContext) -> ExecutionResult:
@@ -62,6 +67,14 @@ class Sleeps(Workflow):
         builder.start_with(sleep_first)
 
 
+class WaitsWithOutput(Workflow):
+    id = "waits-with-output"
+
+    def build(self, builder: WorkflowBuilder) -> None:
+        waiting = builder.start_with(lambda context: None).wait_for("go", "k")
+        waiting.output("seen", lambda step: SEEN.append(of_store(INSTANCES[0])))
+
+
 class Waits(Workflow):
     id = "waits"
 
@@ -74,7 +87,7 @@ def host() -> Iterator[WorkflowHost]:
     SEEN.clear()
     STORE[:] = [MemoryPersistenceProvider()]
     made = configure_workflow_host(STORE[0], SingleNodeQueueProvider(), LocalLockProvider())
-    for workflow in (Waits, WaitsByItself, Sleeps):
+    for workflow in (Waits, WaitsByItself, WaitsWithOutput, Sleeps):
         made.register_workflow(workflow)
     yield made
     made.stop()
@@ -85,6 +98,7 @@ def waiting(host: WorkflowHost, workflow: str = "waits") -> Instance:
     instance_id = host.start_workflow(workflow)
     # The first look into the log is over, too: nothing but an event or request can move it now.
     wait_for("it waits", lambda: of(host, instance_id).waits() and of(host, instance_id).wake_at is None, 10)
+    INSTANCES[:] = [instance_id]
     return of(host, instance_id)
 
 
@@ -118,7 +132,7 @@ def send_what_came_back(host: WorkflowHost, instance: Instance) -> None:
     consumer.cancel()
 
 
-@pytest.mark.parametrize("workflow", ["waits", "waits-by-itself"])
+@pytest.mark.parametrize("workflow", ["waits", "waits-by-itself", "waits-with-output"])
 def test_where_a_process_may_have_died_the_wait_s_end_is_stored_and_the_death_counted(
     host: WorkflowHost, workflow: str
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from servers import wait_for
 
 from liteflow.core import (
+    ExecutionResult,
     LocalLockProvider,
     MemoryPersistenceProvider,
     Settings,
@@ -26,8 +27,9 @@ from liteflow.core import (
 from liteflow.core.bodies import BodyRunner, Job
 from liteflow.core.inputs import BodyClaimed
 from liteflow.core.models import GIVEN_BACK, Claim, Instance
-from liteflow.core.providers import Lease, Message, Taken, workflow_queue
+from liteflow.core.providers import Lease, Message, PersistenceProvider, Taken, workflow_queue
 from liteflow.core.slots import Slots
+from liteflow.core.transition import Outcome
 
 RUNS: list[str] = []
 
@@ -282,3 +284,119 @@ def test_of_many_suspects_only_the_one_that_runs_is_counted() -> None:
     for name in gates:
         assert host.wait_for_workflow(name, 10).status is WorkflowStatus.COMPLETE
     host.stop()
+
+
+def test_a_process_that_dies_with_many_claims_of_an_instance_dies_once() -> None:
+    """They expire one after the other, and each is taken over by a commit."""
+    began, going = threading.Semaphore(0), threading.Event()
+    crashes: list[int] = []
+
+    class Parallel(Workflow):
+        id = "parallel"
+
+        def build(self, builder: WorkflowBuilder) -> None:
+            def work(context: StepExecutionContext) -> None:
+                crashes.append(_loaded(STORES[-1], context.workflow.id).crashes)
+                began.release()
+                going.wait(30)
+
+            items = builder.start_with(lambda context: None).for_each(lambda data: [1, 2, 3])
+            items.do(lambda block: block.start_with(work))
+
+    def host() -> WorkflowHost:
+        STORES.append(MemoryPersistenceProvider())
+        made = configure_workflow_host(STORES[-1], poll_interval=0.05, long_step=0.01)
+        made.register_workflow(Parallel)
+        return made
+
+    with host() as first:
+        instance_id = first.start_workflow("parallel")
+        wait_for("all are claimed", lambda: len(_loaded(STORES[0], instance_id).claims) == 3, 10)
+        left = _loaded(STORES[0], instance_id)
+        going.set()
+    going.clear()
+    crashes.clear()
+    second, began = host(), threading.Semaphore(0)
+    for number, key in enumerate(sorted(left.claims)):
+        over = second.persistence.now() + timedelta(seconds=0.3 * number)
+        left.claims[key] = Claim("dead", f"token {number}", over)
+    left.wake_at = second.persistence.now()
+    second.persistence.create([left])
+    with second:
+        try:
+            for _ in range(3):
+                assert began.acquire(timeout=10)
+        finally:
+            going.set()
+        ended(second, instance_id, WorkflowStatus.COMPLETE)
+    assert crashes == [0, 0, 1]
+
+
+@pytest.mark.parametrize("recalled", [False, True])
+def test_a_suspect_that_the_store_can_not_hold_is_parked(host: WorkflowHost, recalled: bool) -> None:
+    store = host.persistence
+    store.commit = lambda transitions: [Outcome.REJECTED for _ in transitions]  # type: ignore[method-assign]
+    host.open()
+    store.create([Instance("big", "one-step", 1, store.now(), begun=False, message_sent=True)])
+    queue = workflow_queue("one-step", 1)
+    host.queue.send([Message(queue, "big", recalled=recalled)])
+    host.start()
+    wait_for("it is parked", lambda: _loaded(store, "big").parked, 10)
+    wait_for("it is let go", lambda: not host.queue.inspect([queue])[0].unacknowledged, 10)
+    assert host.stop(10)
+
+
+def test_a_suspect_that_slept_and_found_no_slot_stays_one() -> None:
+    gate, occupied = threading.Event(), threading.Event()
+    crashes, returned = list[int](), list[int]()
+
+    class Sleeps(Workflow):
+        id = "sleeps"
+
+        def build(self, builder: WorkflowBuilder) -> None:
+            def run(context: StepExecutionContext) -> ExecutionResult:
+                if context.persistence_data is None:
+                    return ExecutionResult.sleep(0.2, "slept")
+                crashes.append(_loaded(store, context.workflow.id).crashes)
+                return ExecutionResult.next()
+
+            builder.start_with(run)
+
+    class Gated(Workflow):
+        id = "gated"
+
+        def build(self, builder: WorkflowBuilder) -> None:
+            builder.start_with(lambda context: (occupied.set(), gate.wait(10)))
+
+    class Returns(MemoryPersistenceProvider):
+        def count_crash(self, instance_id: str, revision: int, by: int) -> None:
+            super().count_crash(instance_id, revision, by)
+            returned.extend([by] if by < 0 else [])
+
+    store, queue = Returns(), SingleNodeQueueProvider()
+    settings = Settings(long_step=0.05, concurrency=1)
+    host = WorkflowHost(store, queue, LocalLockProvider(), settings, scheduler=False)
+    for workflow in (Sleeps, Gated):
+        host.register_workflow(workflow)
+    with host:
+        instance_id = host.start_workflow("sleeps")
+        due = wait_for("it sleeps", lambda: _loaded(store, instance_id).next_execution, 10)
+        wait_for("it is due", lambda: store.now() > due, 10)
+        host.start_workflow("gated")
+        try:
+            assert occupied.wait(10)
+            queue.send([Message(workflow_queue("sleeps", 1), instance_id, recalled=True)])
+            wait_for("it was given back", lambda: returned, 10)
+        finally:
+            gate.set()
+        ended(host, instance_id, WorkflowStatus.COMPLETE)
+    assert crashes == [1]
+
+
+STORES: list[MemoryPersistenceProvider] = []
+
+
+def _loaded(store: PersistenceProvider, instance_id: str) -> Instance:
+    found = store.load([instance_id])[instance_id]
+    assert isinstance(found, Instance)
+    return found
