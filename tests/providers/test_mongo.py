@@ -34,6 +34,7 @@ from liteflow.core.testing.persistence_items import ItemsContract, large
 from liteflow.core.testing.samples import T0, after, created, loaded, new_id, new_instance, step
 from liteflow.core.transition import Outcome
 from liteflow.providers.mongo import MongoPersistenceProvider, error_log, items
+from liteflow.providers.mongo.values import time_to_bson
 
 Documents = pymongo.collection.Collection[dict[str, Any]]
 
@@ -178,6 +179,26 @@ def test_a_newer_format_is_not_purged(provider: PersistenceProvider, instances: 
     instances.update_one({"_id": newer.id}, {"$set": {"format": 2}})
     assert provider.purge(WorkflowStatus.COMPLETE, after(1), 10) == 1
     assert provider.load([newer.id, fine.id]).keys() == {newer.id}
+
+
+def test_what_others_wrote_into_events_and_waits_does_not_keep_old_events_from_being_purged(
+    provider: PersistenceProvider, instances: Documents
+) -> None:
+    waiting = created(provider)
+    waits = [{"name": "child", "key": "k"}, 7, {"name": "child"}, {"key": ["k"]}]
+    instances.update_one({"_id": waiting.id}, {"$set": {"waits": waits}})
+    provider.add_event(Event("kept", "child", "k", T0, processed=T0))
+    events = instances.database[instances.name.replace("instances", "events")]
+    odd: list[dict[str, Any]] = [
+        {},
+        {"name": "child"},
+        {"name": "child", "key": {"a": 1}},
+        {"name": ["child"]},
+    ]
+    for number, fields in enumerate(odd):
+        events.insert_one({"_id": f"odd{number}", "processed": time_to_bson(T0), **fields})
+    assert provider.purge_events(after(1), 10, ["child"]) == 5
+    assert [event["_id"] for event in events.find()] == ["kept"]
 
 
 def test_an_instance_is_purged_after_all_that_belongs_to_it(mongo_url: str, prefix: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,8 @@ from liteflow.core.models import FORMAT_VERSION, WorkflowStatus
 from liteflow.providers.mongo.errors import UNREACHABLE, repeated
 from liteflow.providers.mongo.indexes import Collections, Documents, of_instance
 from liteflow.providers.mongo.values import time_to_bson
+
+ID_ONLY = {"_id": 1}
 
 
 class Purge:
@@ -26,7 +28,9 @@ class Purge:
         if not status.ended:
             raise ProviderError(f"instances that are {status.name} have not ended and are not purged")
         ended = _ended(status, older_than)
-        ids = _first(self._collections.instances, ended, "complete_time", "ended", limit)
+        ids = [
+            one["_id"] for one in _first(self._collections.instances, ended, "complete_time", "ended", limit)
+        ]
         if not ids:
             return 0
         self._delete_what_belongs_to(ids)
@@ -42,31 +46,33 @@ class Purge:
 
     def events(self, before: datetime, limit: int, unless_awaited: Sequence[str], now: datetime) -> int:
         """See `PersistenceProvider.purge_events`."""
-        if limit <= 0:  # which the server takes for no limit
-            return 0
         events = self._collections.events
         old = {"processed": {"$lt": time_to_bson(before)}}
-        found = events.find(old, {"name": 1, "key": 1}).sort("processed", 1).limit(limit).hint("by_processed")
-        ids: dict[tuple[str, str], list[str]] = {}
-        for event in found:
-            ids.setdefault((event["name"], event["key"]), []).append(event["_id"])
-        kept = [one for topic in self._awaited(list(ids), unless_awaited) for one in ids.pop(topic, ())]
+        found = _first(events, old, "processed", "by_processed", limit, {"name": 1, "key": 1})
+        kept = self._awaited(found, unless_awaited)
+        purged = [event["_id"] for event in found if event["_id"] not in kept]
         if kept:
             again = {"$set": {"processed": time_to_bson(now)}}
-            repeated(lambda: events.update_many({**old, "_id": {"$in": kept}}, again, hint="_id_"))
-        purged = [one for some in ids.values() for one in some]
+            repeated(lambda: events.update_many({**old, "_id": {"$in": list(kept)}}, again, hint="_id_"))
         return len(kept) + (_delete(events, old, purged) if purged else 0)
 
-    def _awaited(self, topics: Sequence[tuple[str, str]], names: Sequence[str]) -> set[tuple[str, str]]:
-        """Those of the names and keys for which some instance waits."""
-        found: set[tuple[str, str]] = set()
+    def _awaited(self, events: Sequence[Mapping[str, Any]], names: Sequence[str]) -> set[str]:
+        """The ids of those events of these names for which some instance waits."""
+        awaited: set[str] = set()
         for name in names:
-            keys = [key for one, key in topics if one == name]
-            if keys:
-                query = {"waits": {"$elemMatch": {"name": name, "key": {"$in": keys}}}}
-                for instance in self._collections.instances.find(query, {"waits": 1}).hint("waits"):
-                    found.update((wait["name"], wait["key"]) for wait in instance["waits"])
-        return {topic for topic in found if topic[0] in names}
+            # What is stored may be anybody's writing.
+            ours = [
+                event for event in events if event.get("name") == name and isinstance(event.get("key"), str)
+            ]
+            if ours:
+                query = {
+                    "waits": {"$elemMatch": {"name": name, "key": {"$in": [one["key"] for one in ours]}}}
+                }
+                waiting = self._collections.instances.find(query, {"waits": 1}).hint("waits")
+                waits = [wait for instance in waiting for wait in instance["waits"] if isinstance(wait, dict)]
+                keys = [wait.get("key") for wait in waits if wait.get("name") == name]
+                awaited.update(event["_id"] for event in ours if event["key"] in keys)
+        return awaited
 
 
 def _ended(status: WorkflowStatus, older_than: datetime) -> dict[str, Any]:
@@ -79,12 +85,18 @@ def _ended(status: WorkflowStatus, older_than: datetime) -> dict[str, Any]:
     }
 
 
-def _first(collection: Documents, query: dict[str, Any], order: str, index: str, limit: int) -> list[str]:
-    """The ids of the first documents by an index."""
+def _first(
+    collection: Documents,
+    query: dict[str, Any],
+    order: str,
+    index: str,
+    limit: int,
+    fields: Mapping[str, int] = ID_ONLY,
+) -> list[dict[str, Any]]:
+    """The first documents by an index, with their ids and these fields."""
     if limit <= 0:  # which the server takes for no limit
         return []
-    found = collection.find(query, {"_id": 1}).sort(order, 1).limit(limit).hint(index)
-    return [document["_id"] for document in found]
+    return list(collection.find(query, fields).sort(order, 1).limit(limit).hint(index))
 
 
 def _delete_all(collection: Documents, deletes: Sequence[DeleteMany]) -> None:
