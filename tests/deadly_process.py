@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
+
+from servers import wait_for
 
 from liteflow.core import (
     StepExecutionContext,
@@ -54,8 +55,7 @@ def main(file: str, log: str, place: str) -> None:
         host.register_workflow(Deadly)
         instance_id = host.start_workflow("Deadly") if new else host.list_workflows().items[0].id
         if new and place in ("event", "output"):
-            while host.get_workflow(instance_id).record.wake_at is not None:
-                time.sleep(0.01)
+            wait_for("it waits", lambda: host.get_workflow(instance_id).record.wake_at is None)
             host.publish_event("go", "k")
         found = host.wait_for_workflow(instance_id, timeout=60)
     assert found.status is WorkflowStatus.SUSPENDED, found.status

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from scenarios.helpers import come_back
 from servers import wait_for
 
 from liteflow.core import (
@@ -196,16 +197,7 @@ def test_what_has_come_back_before_is_given_back_as_it_came() -> None:
         host.stop()
         host.open()
         send(host, ids)
-        given_back: list[Delivery] = []
-
-        def give_back(delivery: Delivery) -> None:
-            consumer.limit(0)
-            delivery.nack()
-            given_back.append(delivery)
-
-        consumer = host.queue.consume([QUEUE], 1, give_back)
-        wait_for("it was given back", lambda: given_back)
-        consumer.cancel()
+        come_back(host.queue, QUEUE)
         host.start()
         try:
             assert Gated.began.acquire(timeout=30)

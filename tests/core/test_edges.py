@@ -293,3 +293,8 @@ def test_a_huge_message_of_an_error_is_cut() -> None:
     player = Player(build(lambda b: b.then(fail)))
     assert player.run().status is WorkflowStatus.TERMINATED
     assert len(player.instance.reason or "") < 3000
+
+
+def test_data_in_the_place_of_the_version_is_refused_with_a_sentence(make: Make) -> None:
+    with pytest.raises(TypeError, match="version is a number, not dict; data goes to data="):
+        make().start_workflow("any", {"key": "a"})  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from scenarios.helpers import processed
 from servers import wait_for
 
 from liteflow.core import (
@@ -46,7 +47,7 @@ def test_who_was_woken_by_an_event_and_not_looked_at_is_not_forgotten(tmp_path: 
         first.publish_event("go", "a")
         assert busy.wait(10)
         event = first.publish_event("go", "b")  # its wake-up waits for the only slot
-        wait_for("all is stored", lambda: _processed(first, event), 10)
+        wait_for("all is stored", lambda: processed(first.persistence, event), 10)
         runner = first._runner
         assert runner is not None
         runner._loop.post(going.set)
@@ -54,8 +55,3 @@ def test_who_was_woken_by_an_event_and_not_looked_at_is_not_forgotten(tmp_path: 
     with host() as second:
         for one in ids:
             wait_for("it ends", lambda: second.get_workflow(one).status is WorkflowStatus.COMPLETE, 20)  # noqa: B023
-
-
-def _processed(host: WorkflowHost, event_id: str) -> bool:
-    event = host.persistence.event(event_id)
-    return event is not None and event.processed is not None

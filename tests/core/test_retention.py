@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from scenarios.helpers import processed
 from servers import wait_for
 
 from liteflow.core import (
@@ -61,15 +62,10 @@ def test_the_end_of_a_child_is_kept_for_its_suspended_parent(host: WorkflowHost)
     (child,) = [one.id for one in host.list_workflows(workflow="child").items]
     host.wait_for_workflow(child, 10)
     told = wait_for("its parent is told", lambda: store._events._times.get((CHILD_EVENT, child)), 10)
-    wait_for("both events are processed", lambda: all(_processed(store, e) for e in (event, told[0][1])), 10)
+    wait_for("both events are processed", lambda: all(processed(store, e) for e in (event, told[0][1])), 10)
 
     poller = Poller(store, host.queue, host.lock, Settings(event_retention=0))
     wait_for("what is old is purged", lambda: not poller._purge_events() and store.event(event) is None, 10)
 
     assert host.resume_workflow(parent)
     wait_for("it ends", lambda: host.get_workflow(parent).status is WorkflowStatus.COMPLETE, 10)
-
-
-def _processed(store: Store, event_id: str) -> bool:
-    event = store.event(event_id)
-    return event is not None and event.processed is not None

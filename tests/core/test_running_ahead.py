@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from scenarios.helpers import come_back
 from servers import wait_for
 
 from liteflow.core import (
@@ -21,7 +22,7 @@ from liteflow.core import (
     configure_workflow_host,
 )
 from liteflow.core.models import Event, Instance
-from liteflow.core.providers import Delivery, Message, workflow_queue
+from liteflow.core.providers import Message, workflow_queue
 
 STORE: list[MemoryPersistenceProvider] = []
 INSTANCES: list[str] = []
@@ -118,18 +119,9 @@ def test_the_step_after_a_wait_needs_no_commit_before_it(host: WorkflowHost) -> 
 
 def send_what_came_back(host: WorkflowHost, instance: Instance) -> None:
     """A wake-up as somebody had it in hand and died. The host is open, and not started."""
-    given_back: list[Delivery] = []
-
-    def give_back(delivery: Delivery) -> None:
-        consumer.limit(0)
-        delivery.nack()
-        given_back.append(delivery)
-
     queue = workflow_queue(instance.workflow_definition_id, 1)
-    consumer = host.queue.consume([queue], 1, give_back)
     host.queue.send([Message(queue, instance.id)])
-    wait_for("it was given back", lambda: given_back, 10)
-    consumer.cancel()
+    come_back(host.queue, queue)
 
 
 @pytest.mark.parametrize("workflow", ["waits", "waits-by-itself", "waits-with-output"])

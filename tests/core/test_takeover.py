@@ -45,6 +45,39 @@ class OneStep(Workflow):
         RUNS.append(context.workflow.id)
 
 
+class Occupying(Workflow):
+    """Keeps a slot until it may go on."""
+
+    id = "occupying"
+
+    def __init__(self) -> None:
+        self.began, self.going = threading.Event(), threading.Event()
+
+    def build(self, builder: WorkflowBuilder) -> None:
+        builder.start_with(lambda context: (self.began.set(), self.going.wait(10)))
+
+
+class Returns(MemoryPersistenceProvider):
+    """`returned` are the counts that were taken back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.returned: list[int] = []
+
+    def count_crash(self, instance_id: str, revision: int, by: int) -> None:
+        super().count_crash(instance_id, revision, by)
+        self.returned.extend([by] if by < 0 else [])
+
+
+STORES: list[MemoryPersistenceProvider] = []
+
+
+def _loaded(store: PersistenceProvider, instance_id: str) -> Instance:
+    found = store.load([instance_id])[instance_id]
+    assert isinstance(found, Instance)
+    return found
+
+
 @pytest.fixture
 def host() -> Iterator[WorkflowHost]:
     RUNS.clear()
@@ -155,40 +188,26 @@ def test_a_body_that_did_not_begin_before_the_lease_was_lost_counts_for_no_death
 
 def test_a_suspect_that_found_no_slot_stays_one() -> None:
     """It is given back in good order, but what it is suspected of has not been tried."""
-    gate, occupied, crashes = threading.Event(), threading.Event(), list[int]()
+    crashes: list[int] = []
 
     class Watched(Workflow):
         id = "one-step"
 
         def build(self, builder: WorkflowBuilder) -> None:
             def run(context: StepExecutionContext) -> None:
-                found = store.load(["left"])["left"]
-                assert isinstance(found, Instance)
-                crashes.append(found.crashes)
+                crashes.append(_loaded(store, "left").crashes)
 
             builder.start_with(run).id("work")
 
-    class Gated(Workflow):
-        id = "gated"
-
-        def build(self, builder: WorkflowBuilder) -> None:
-            builder.start_with(lambda context: (occupied.set(), gate.wait(10)))
-
-    class Returns(MemoryPersistenceProvider):
-        def count_crash(self, instance_id: str, revision: int, by: int) -> None:
-            super().count_crash(instance_id, revision, by)
-            returned.extend([by] if by < 0 else [])
-
-    returned: list[int] = []
-    store = Returns()
+    store, occupying = Returns(), Occupying()
     with configure_workflow_host(store, poll_interval=0.05, long_step=0.05, concurrency=1) as host:
-        host.register_workflow(Gated)
+        host.register_workflow(occupying)
         host.register_workflow(Watched)
-        host.start_workflow("gated")
-        assert occupied.wait(10)
+        host.start_workflow("occupying")
+        assert occupying.began.wait(10)
         instance_id = left_behind(host)
-        wait_for("it was given back", lambda: returned, 10)
-        gate.set()
+        wait_for("it was given back", lambda: store.returned, 10)
+        occupying.going.set()
         ended(host, instance_id, WorkflowStatus.COMPLETE)
     assert crashes == [1]
 
@@ -347,8 +366,7 @@ def test_a_suspect_that_the_store_can_not_hold_is_parked(host: WorkflowHost, rec
 
 
 def test_a_suspect_that_slept_and_found_no_slot_stays_one() -> None:
-    gate, occupied = threading.Event(), threading.Event()
-    crashes, returned = list[int](), list[int]()
+    crashes: list[int] = []
 
     class Sleeps(Workflow):
         id = "sleeps"
@@ -362,41 +380,21 @@ def test_a_suspect_that_slept_and_found_no_slot_stays_one() -> None:
 
             builder.start_with(run)
 
-    class Gated(Workflow):
-        id = "gated"
-
-        def build(self, builder: WorkflowBuilder) -> None:
-            builder.start_with(lambda context: (occupied.set(), gate.wait(10)))
-
-    class Returns(MemoryPersistenceProvider):
-        def count_crash(self, instance_id: str, revision: int, by: int) -> None:
-            super().count_crash(instance_id, revision, by)
-            returned.extend([by] if by < 0 else [])
-
-    store, queue = Returns(), SingleNodeQueueProvider()
+    store, queue, occupying = Returns(), SingleNodeQueueProvider(), Occupying()
     settings = Settings(long_step=0.05, concurrency=1)
     host = WorkflowHost(store, queue, LocalLockProvider(), settings, scheduler=False)
-    for workflow in (Sleeps, Gated):
+    for workflow in (Sleeps(), occupying):
         host.register_workflow(workflow)
     with host:
         instance_id = host.start_workflow("sleeps")
         due = wait_for("it sleeps", lambda: _loaded(store, instance_id).next_execution, 10)
         wait_for("it is due", lambda: store.now() > due, 10)
-        host.start_workflow("gated")
+        host.start_workflow("occupying")
         try:
-            assert occupied.wait(10)
+            assert occupying.began.wait(10)
             queue.send([Message(workflow_queue("sleeps", 1), instance_id, recalled=True)])
-            wait_for("it was given back", lambda: returned, 10)
+            wait_for("it was given back", lambda: store.returned, 10)
         finally:
-            gate.set()
+            occupying.going.set()
         ended(host, instance_id, WorkflowStatus.COMPLETE)
     assert crashes == [1]
-
-
-STORES: list[MemoryPersistenceProvider] = []
-
-
-def _loaded(store: PersistenceProvider, instance_id: str) -> Instance:
-    found = store.load([instance_id])[instance_id]
-    assert isinstance(found, Instance)
-    return found

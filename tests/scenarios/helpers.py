@@ -20,6 +20,7 @@ from liteflow.core import (
     WorkflowInstance,
     WorkflowStatus,
 )
+from liteflow.core.providers import Delivery, PersistenceProvider, QueueProvider
 
 Hosts = Callable[..., WorkflowHost]
 Step = Callable[[StepExecutionContext], Any]
@@ -114,6 +115,26 @@ class Peak:
     def __exit__(self, *exc: object) -> None:
         with self._lock:
             self.now -= 1
+
+
+def come_back(queue: QueueProvider, name: str) -> None:
+    """Have the next message of a queue come back, as it does when who had it has died."""
+    given_back: list[Delivery] = []
+
+    def give_back(delivery: Delivery) -> None:
+        consumer.limit(0)
+        delivery.nack()
+        given_back.append(delivery)
+
+    consumer = queue.consume([name], 1, give_back)
+    wait_for("it was given back", lambda: given_back, 10)
+    consumer.cancel()
+
+
+def processed(store: PersistenceProvider, event_id: str) -> bool:
+    """Has somebody seen to it that all who wait for the event are woken?"""
+    event = store.event(event_id)
+    return event is not None and event.processed is not None
 
 
 def start(host: WorkflowHost, data: Any = None, name: str = "scenario") -> str:
