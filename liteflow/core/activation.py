@@ -35,8 +35,8 @@ class Activation:
     over, the lease is lost, or the process stops. `turns` holds, for each for_each, the item's pointer
     that was begun last, as long as the next one has to wait for it. `unchecked` tells that cancel
     conditions have to be looked at, `check` is what looks at them, `looking` counts looks into the event
-    log. `suspect` tells that a process seems to have died at it, `counted` that this was stored,
-    `doubted` that one may have died at what follows a wait.
+    log. `suspect` tells that a process seems to have died at it, `counting` that this is being stored,
+    `counted` that it was, `doubted` that one may have died at what follows a wait.
     `flushing` tells that the outbox is being sent, `unsent` that it could not be. `committed` tells that
     something was stored since the lease was got. `lease_until` is the store's time for the local
     `lease_expires`. `began` is when the lease was got and `looked` when the instance was asked for last, by
@@ -71,6 +71,7 @@ class Activation:
     check: Check | None = None
     looking: int = 0
     suspect: bool = False
+    counting: bool = False
     counted: bool = False
     doubted: bool = False
     unsent: bool = False

@@ -47,7 +47,7 @@ class Advancing(Hops):
         act.going = act.once_more = True
         inputs, now = act.inputs, self._persistence.now()
         try:
-            while act.once_more and act.phase is Phase.ACTIVE and not act.committing:
+            while act.once_more and act.phase is Phase.ACTIVE and not (act.committing or act.counting):
                 act.once_more = False
                 inputs = act.inputs
                 self._go_on(act, now)

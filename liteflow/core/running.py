@@ -121,6 +121,7 @@ class Running(Hops):
         instance, visit = act.instance, act.visit
         assert instance is not None
         act.suspect = act.doubted = False
+        act.counting = True
 
         def counted(result: object) -> None:
             if not act.still(visit):
@@ -128,6 +129,7 @@ class Running(Hops):
             instance = act.instance
             assert instance is not None
             act.waiting_for -= 1
+            act.counting = False
             if isinstance(result, Exception):
                 act.suspect = act.leave = True
             else:

@@ -100,7 +100,9 @@ class Taking(Hops):
         self._acts[act.instance_id] = act
         act.phase = Phase.LEASING
         act.again = act.leave = act.committing = act.one_by_one = act.timer = act.archiving = False
-        act.committed = act.flushing = act.suspect = act.counted = act.doubted = act.unsent = False
+        act.committed = act.flushing = act.suspect = act.counting = act.counted = act.doubted = act.unsent = (
+            False
+        )
         act.unchecked = True
         act.check, act.looking = None, 0
         act.waiting_for = 0

@@ -398,3 +398,35 @@ def test_a_suspect_that_slept_and_found_no_slot_stays_one() -> None:
             occupying.going.set()
         ended(host, instance_id, WorkflowStatus.COMPLETE)
     assert crashes == [1]
+
+
+def test_nothing_of_a_suspect_begins_before_its_count_is_stored() -> None:
+    counting, may_count = threading.Event(), threading.Event()
+
+    class Slow(MemoryPersistenceProvider):
+        shared = True  # so that its calls are made beside the runner's loop
+
+        def count_crash(self, instance_id: str, revision: int, by: int) -> None:
+            counting.set()
+            assert may_count.wait(10)
+            super().count_crash(instance_id, revision, by)
+
+    store, queue, busy = Slow(), SingleNodeQueueProvider(), list[int]()
+    host = WorkflowHost(store, queue, LocalLockProvider(), Settings(allow_local_lock=True), scheduler=False)
+    host.register_workflow(OneStep)
+    with host:
+        store.create([Instance("left", "one-step", 1, store.now(), begun=False, message_sent=True)])
+        queue.send([Message(workflow_queue("one-step", 1), "left", recalled=True)])
+        runner = host._runner
+        assert runner is not None and counting.wait(10)
+
+        def something_else_happens() -> None:
+            act = runner._acts["left"]
+            runner._go(act)
+            busy.append(len(act.busy))
+
+        runner._loop.post(something_else_happens)
+        wait_for("it has happened", lambda: busy, 10)
+        may_count.set()
+        ended(host, "left", WorkflowStatus.COMPLETE)
+    assert busy == [0]
