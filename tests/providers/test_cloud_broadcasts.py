@@ -150,6 +150,20 @@ def test_queues_of_the_dead_are_removed_by_who_joins(aws_endpoint: str, prefix: 
         channel.close()
 
 
+def test_what_a_lost_answer_has_taken_is_heard_after_all(aws_endpoint: str, prefix: str) -> None:
+    """Within the deadline of `until`, which is shorter than the 30 seconds that SQS hides messages for."""
+    access = Access(f"sqs://eu-west-1?endpoint={aws_endpoint}", "sqs", session())
+    channel = SnsChannel(access, prefix, 0)
+    channel.open()
+    channel.join()
+    channel.say("hello")
+    answer = channel._sqs.receive_message(QueueUrl=channel._queue)
+    assert [one["Body"] for one in answer["Messages"]] == ["hello"]
+    until(lambda: channel.hear() == ["hello"])
+    channel.leave()
+    channel.close()
+
+
 def test_a_closed_provider_leaves_no_queue_for_broadcasts(aws_endpoint: str, prefix: str) -> None:
     access = Access(f"sqs://eu-west-1?endpoint={aws_endpoint}", "sqs", session())
     looks = SnsChannel(access, prefix, 0)

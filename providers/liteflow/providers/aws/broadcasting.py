@@ -24,6 +24,12 @@ log = logging.getLogger("liteflow.aws")
 KEPT = 60
 """Seconds that a broadcast waits for a process that hangs: the shortest time that SQS offers."""
 
+HIDDEN = 3
+"""Seconds until a broadcast is heard after all that a request took whose answer never came.
+
+SQS goes on with a request whose connection is lost, and hides for this long what it would have answered.
+"""
+
 SEEN = "liteflow-seen"
 """The tag that says when a queue was last listened to, in seconds since 1970."""
 
@@ -81,7 +87,7 @@ class SnsChannel(BroadcastChannel):
             name = plain_name(self._prefix, f"listener-{uuid.uuid4().hex[:12]}", 80)
             made = self._sqs.create_queue(
                 QueueName=name,
-                Attributes={"MessageRetentionPeriod": str(KEPT)},
+                Attributes={"MessageRetentionPeriod": str(KEPT), "VisibilityTimeout": str(HIDDEN)},
                 tags={SEEN: str(int(time.time()))},
             )
             url = str(made["QueueUrl"])
