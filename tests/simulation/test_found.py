@@ -6,7 +6,7 @@ import pytest
 
 from liteflow.core import Settings, Workflow, WorkflowBuilder
 from liteflow.core.testing.simulation import Cluster, Fault, Faults, explore
-from liteflow.core.testing.simulation.workloads import WORKLOADS
+from liteflow.core.testing.simulation.workloads import WORKLOADS, history_of
 
 CALM = Faults(kinds=())
 
@@ -46,3 +46,8 @@ def test_a_terminated_workflow_begins_no_body_that_waited_for_a_slot() -> None:
     workload = next(one for one in WORKLOADS if one.name == "control")
     cluster = Cluster(settings=Settings(concurrency=1))
     explore(workload.workflows, *workload.scenarios, seeds=range(400), faults=CALM, cluster=cluster)
+
+
+def test_who_has_lost_its_lease_may_run_what_was_due_when_it_loaded() -> None:
+    """Somebody else had run it meanwhile, and let it sleep anew; the timer of that is none of this run's."""
+    history_of(11097).check()

@@ -84,7 +84,8 @@ class Watch:
         self._last: dict[tuple[str, str], Run] = {}
         self._positions: Counter[tuple[str, str]] = Counter()
         self._ended: dict[tuple[str, str], int] = {}
-        self._due: dict[tuple[str, str], int] = {}  # when a timer is due, by the true time
+        # When a pointer that sleeps until a time of its node's clock is due, by the true time.
+        self._due: dict[tuple[str, str, datetime], int] = {}
         self._taken: set[tuple[str, str]] = set()
         self._held: Counter[tuple[str, datetime]] = Counter()
 
@@ -158,11 +159,12 @@ class Watch:
                 "a step runs twice only after a death or a lost lease",
                 f"{what} ran on {last.node.name} at {last.micros / SECOND:.6f}, begins on {node.name}",
             )
-        due = self._due.get(key)
-        if pointer.status is PointerStatus.SLEEPING and due is not None and self._world.micros < due:
-            self.tell(
-                "timers are never early", f"{what} begins {(due - self._world.micros) / 1000:.3f} ms early"
-            )
+        if pointer.status is PointerStatus.SLEEPING and pointer.sleep_until is not None:
+            # Of the sleep that it has loaded: who has lost its lease may be rounds behind.
+            due = self._due.get((*key, pointer.sleep_until), 0)
+            if self._world.micros < due:
+                early = (due - self._world.micros) / 1000
+                self.tell("timers are never early", f"{what} begins {early:.3f} ms early")
 
     def _excuses(self, last: Run, mine: Run) -> bool:
         """May a body run again? Its process died, or somebody does not know yet that a lease was lost."""
@@ -208,13 +210,14 @@ class Watch:
         key = (instance_id, new.id)
         was = old.sleep_until if old is not None else None
         if old is not None and was is not None and was != new.sleep_until:
-            due = self._due.pop(key, None)
+            due = self._due.get((*key, was))
             slept = old.status is PointerStatus.SLEEPING and new.status in _AWAKE
             if due is not None and (slept or new.timed_out) and self._world.micros < due:
                 early = (due - self._world.micros) / 1000
                 self.tell("timers are never early", f"{instance_id} pointer {new.id} is {early:.3f} ms early")
         if new.sleep_until is not None and new.sleep_until != was:
-            self._due[key] = (new.sleep_until - BEGINNING) // timedelta(microseconds=1) - node.skew
+            due = (new.sleep_until - BEGINNING) // timedelta(microseconds=1) - node.skew
+            self._due[(*key, new.sleep_until)] = due
 
     def _taken_over(self, instance_id: str, pointer_id: str, claim: Claim) -> None:
         last = self._last.get((instance_id, pointer_id))
