@@ -37,6 +37,7 @@ from liteflow.core.registry import WorkflowRegistry
 from liteflow.core.room import Room
 from liteflow.core.runtime import THREADS, Runtime
 from liteflow.core.settings import Settings
+from liteflow.core.topics import DUE_TOPIC
 from liteflow.core.transition import Transition
 from liteflow.core.views import WorkflowInstance
 
@@ -106,6 +107,11 @@ class Hops(abc.ABC):
     def _check_idle(self) -> None:
         if self._draining and not self._acts and not self._long and not self._giving_back:
             self._idle.set()
+
+    def _tell_scheduler(self, at: datetime | None, now: datetime) -> None:
+        """It may sleep for longer than until an instance is due."""
+        if at is not None and (at - now).total_seconds() < self._settings.poll_interval:
+            self._queue.notify(DUE_TOPIC, str(at.timestamp()))
 
     # ------------------------------------------------------------------------------------- the hops
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from liteflow.core import engine
 from liteflow.core.activation import Activation, Phase
-from liteflow.core.hops import Hops, ignore
+from liteflow.core.hops import Hops
 from liteflow.core.models import (
     Instance,
 )
@@ -18,7 +18,6 @@ from liteflow.core.providers import (
     WakeMove,
     workflow_queue,
 )
-from liteflow.core.topics import DUE_TOPIC
 
 log = logging.getLogger("liteflow.runner")
 
@@ -120,7 +119,7 @@ class Leaving(Hops):
             self._send_on(act, instance)
         else:
             if instance is not None:
-                self._tell_scheduler(instance, now)
+                self._tell_scheduler(instance.wake_at, now)
             self._done(act)
 
     @staticmethod
@@ -130,12 +129,6 @@ class Leaving(Hops):
             return False
         return bool(engine.conditional(act.instance, act.definition))
 
-    def _tell_scheduler(self, instance: Instance, now: datetime) -> None:
-        """It may sleep for longer than this instance does."""
-        at = instance.wake_at
-        if at is not None and (at - now).total_seconds() < self._settings.poll_interval:
-            self._queue.notify(DUE_TOPIC, str(at.timestamp()))
-
     def _send_on(self, act: Activation, instance: Instance) -> None:
         """There is more to do, for anybody: send the id, then acknowledge what came before that."""
         message = Message(
@@ -143,23 +136,22 @@ class Leaving(Hops):
             instance.traceparent, recalled=act.suspect or act.doubted,
         )  # fmt: skip
         deliveries, act.deliveries, act.again = act.deliveries, [], False
+        grace = self._persistence.now() + timedelta(seconds=self._settings.wake_grace)
+        move = WakeMove(
+            instance.id, instance.revision, instance.inbox_sequence, instance.wake_at, grace,
+            message_sent=not act.suspect,  # who is sent a suspect has to know
+        )  # fmt: skip
 
         def sent(result: object) -> None:
-            if isinstance(result, Exception):  # wake_at is the lease's end: nothing is lost
-                for delivery in deliveries:
+            for delivery in deliveries:
+                if isinstance(result, Exception):  # wake_at covers it: nothing is lost
                     delivery.nack()
-            else:
-                grace = self._persistence.now() + timedelta(seconds=self._settings.wake_grace)
-                move = WakeMove(
-                    instance.id, instance.revision, instance.inbox_sequence, instance.wake_at, grace,
-                    message_sent=not act.suspect,  # who is sent a suspect has to know
-                )  # fmt: skip
-                self._calls.move.put(move, ignore)
-                for delivery in deliveries:
+                else:
                     delivery.ack()
             self._done(act)
 
-        self._calls.send.put(message, sent)
+        # That it is sent is stored before it is: who gets it would take this process for dead else.
+        self._calls.move.put(move, lambda _: self._calls.send.put(message, sent))
 
     def _hand_back(self, act: Activation, instance: Instance | None, unseen: bool) -> None:
         if unseen and instance is not None:
@@ -171,7 +163,7 @@ class Leaving(Hops):
             else:
                 delivery.ack()
         if not unseen and instance is not None:
-            self._tell_scheduler(instance, self._persistence.now())
+            self._tell_scheduler(instance.wake_at, self._persistence.now())
         act.deliveries, act.again = [], False
         self._done(act)
 

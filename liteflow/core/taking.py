@@ -142,6 +142,7 @@ class Taking(Hops):
                 self._loop.later(random.uniform(0, 0.05), partial(self._begin, act))
                 return
             else:
+                self._tell_scheduler(at, self._persistence.now())
                 for delivery in deliveries:
                     delivery.ack()
             if act.deliveries or act.inputs or act.again:

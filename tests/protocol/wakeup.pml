@@ -296,14 +296,14 @@ release:
             goto acknowledge
         }
 forward:
-        atomic { send(i) }
-        atomic {
+        atomic {   /* that it is sent is stored first: who gets it must not take this one for dead */
             if
             :: I[i].revision == revision && I[i].inbox == inbox && same[w] ->
                 I[i].wake = LATE; I[i].held = 0; I[i].sent = 1; moved(i)
             :: else
             fi
         }
+        atomic { send(i) }
 acknowledge:
         atomic {   /* not what has come meanwhile: nobody has looked since */
             n[w] = (KEPT(LATECOMERS) -> n[w] - mine : 0);

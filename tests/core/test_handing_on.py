@@ -1,0 +1,95 @@
+"""How an instance gets from one holder to the next: in good order, and from one that has died."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from liteflow.core import (
+    LocalLockProvider,
+    MemoryPersistenceProvider,
+    SingleNodeQueueProvider,
+    StepExecutionContext,
+    Workflow,
+    WorkflowBuilder,
+    WorkflowStatus,
+    configure_workflow_host,
+)
+from liteflow.core.models import Instance
+from liteflow.core.providers import Lease, Message, Taken
+
+
+class Rounds(Workflow):
+    id = "rounds"
+
+    def build(self, builder: WorkflowBuilder) -> None:
+        def count(context: StepExecutionContext) -> None:
+            context.data.count += 1
+
+        builder.while_(lambda data: data.count < 5).do(lambda block: block.start_with(count))
+
+
+class Queue(SingleNodeQueueProvider):
+    """Knows what the store shows of an instance when a message for it is sent."""
+
+    def __init__(self, store: MemoryPersistenceProvider) -> None:
+        super().__init__()
+        self.store = store
+        self.sent: list[Instance] = []
+
+    def send(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            found = self.store.load([message.body]).get(message.body)
+            if isinstance(found, Instance):
+                self.sent.append(found)
+        super().send(messages)
+
+
+class Counting(MemoryPersistenceProvider):
+    """Counts how often a process was taken to have died."""
+
+    deaths = 0
+
+    def count_crash(self, instance_id: str, revision: int, by: int) -> None:
+        self.deaths += by > 0
+        super().count_crash(instance_id, revision, by)
+
+
+def test_who_gets_an_instance_that_was_handed_on_finds_that_it_was_sent() -> None:
+    """However quick it is: else it takes the one before for dead, which counts towards poison."""
+    store = Counting()
+    queue = Queue(store)
+    with configure_workflow_host(store, queue, time_slice=0.0) as host:
+        host.register_workflow(Rounds)
+        ended = host.wait_for_workflow(host.start_workflow("rounds", data={"count": 0}), timeout=20)
+    assert ended.status is WorkflowStatus.COMPLETE
+    handed_on = [one for one in queue.sent if one.revision > 0]
+    assert len(handed_on) >= 5
+    assert all(one.message_sent for one in handed_on)
+    assert store.deaths == 0
+
+
+class Taking(LocalLockProvider):
+    """Somebody who has died has the lease of each workflow for a moment longer than its `wake_at` says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turned_away = threading.Event()
+
+    def acquire(self, names: Sequence[str], ttl: float) -> list[Lease | Taken]:
+        if names[0].startswith("workflow:") and not self.turned_away.is_set():
+            self.turned_away.set()
+            return [Taken(0.02) for _ in names]
+        return super().acquire(names, ttl)
+
+
+def test_the_scheduler_hears_when_a_lease_ends_that_somebody_was_turned_away_by() -> None:
+    """Else it sleeps on until its next sweep, or until the message that was sent in vain counts as lost."""
+    lock = Taking()
+    with configure_workflow_host(
+        None, None, lock, poll_interval=600.0, wake_grace=600.0, lease_ttl=600.0
+    ) as host:
+        host.register_workflow(Rounds)
+        ended = host.wait_for_workflow(host.start_workflow("rounds", data={"count": 0}), timeout=20)
+    assert lock.turned_away.is_set()
+    assert ended.status is WorkflowStatus.COMPLETE
