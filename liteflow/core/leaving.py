@@ -9,7 +9,7 @@ from functools import partial
 
 from liteflow.core import engine
 from liteflow.core.activation import Activation, Phase
-from liteflow.core.hops import Hops
+from liteflow.core.hops import Hops, ignore
 from liteflow.core.models import (
     Instance,
 )
@@ -25,7 +25,7 @@ log = logging.getLogger("liteflow.runner")
 class Leaving(Hops):
     """Out of an instance, in the order that loses nothing.
 
-    Commit, look, clear `wake_at`, release, send, acknowledge.
+    Commit, look, clear `wake_at`, release, say that it is sent on, send, acknowledge.
     """
 
     def _leave(self, act: Activation) -> None:
@@ -136,15 +136,21 @@ class Leaving(Hops):
             instance.traceparent, recalled=act.suspect or act.doubted,
         )  # fmt: skip
         deliveries, act.deliveries, act.again = act.deliveries, [], False
-        grace = self._persistence.now() + timedelta(seconds=self._settings.wake_grace)
+        now = self._persistence.now()
+        at = now + timedelta(seconds=self._settings.wake_grace)
+        if not deliveries and instance.wake_at is not None:
+            at = min(at, instance.wake_at)  # no message comes back if this process dies now
         move = WakeMove(
-            instance.id, instance.revision, instance.inbox_sequence, instance.wake_at, grace,
+            instance.id, instance.revision, instance.inbox_sequence, instance.wake_at, at,
             message_sent=not act.suspect,  # who is sent a suspect has to know
         )  # fmt: skip
 
         def sent(result: object) -> None:
+            if isinstance(result, Exception):
+                none_sent = partial(self._persistence.lower_wake, {instance.id: now})
+                self._calls.write.put(none_sent, ignore)
             for delivery in deliveries:
-                if isinstance(result, Exception):  # wake_at covers it: nothing is lost
+                if isinstance(result, Exception):
                     delivery.nack()
                 else:
                     delivery.ack()

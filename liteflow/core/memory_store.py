@@ -214,7 +214,7 @@ class MemoryPersistenceProvider(PersistenceProvider):
             for instance_id, wake_at in wakes.items():
                 record = self._records.get(instance_id)
                 if record is not None and not record.instance.status.ended:
-                    record.instance.message_sent = False
+                    record.instance.message_sent, record.holds = False, 0
                     self._lower(record.instance, wake_at)
 
     def move_wake(self, moves: Sequence[WakeMove]) -> None:

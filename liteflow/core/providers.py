@@ -125,7 +125,7 @@ class WakeMove:
     """Asks to set `wake_at` to `new`, if revision, inbox_sequence and wake_at still are as they were read.
 
     Where it only lowers `wake_at`, that need not be as it was read. `message_sent` tells that a wake-up
-    was sent, so that `new` is when it counts as lost.
+    is being sent, so that `new` is when it counts as lost.
     """
 
     instance_id: str
@@ -226,7 +226,8 @@ class PersistenceProvider(Provider):
     def lower_wake(self, wakes: Mapping[str, datetime]) -> None:
         """Lower `wake_at` of running and suspended instances to these times, where it is later or empty.
 
-        Clears `message_sent`: who asks for this has a wake-up in hand and will acknowledge it.
+        Clears `message_sent` and the count of holds: who asks for this has a wake-up in hand and will
+        acknowledge it, so that there may be no other.
         """
 
     @abc.abstractmethod
@@ -235,8 +236,8 @@ class PersistenceProvider(Provider):
 
         A request that came in between is a change, also where it found `wake_at` early enough: it relies
         on it. To lower it hides nothing, so only revision and inbox have to be as they were.
-        Clears the hold, its count and `parked`: who asks for this has looked. Need not be durable, nor seen
-        by `load` at once: losing it costs a needless look.
+        Clears the hold, its count and `parked`: who asks for this has looked. Need not be durable: losing it
+        costs a needless look. With `message_sent`, any `load` after it sees it; else that may take a moment.
         """
 
     @abc.abstractmethod

@@ -39,6 +39,9 @@ from liteflow.core.topics import PARKED_TOPIC
 
 log = logging.getLogger("liteflow.runner")
 
+SHORTEST_REST = 0.02
+"""Seconds that a lease counts as taken at least, also where its server gives it away later than it says."""
+
 
 class Taking(Hops):
     """From the wake-up to an active instance."""
@@ -131,7 +134,7 @@ class Taking(Hops):
         # What came while we asked may be later than the holder's look: our mark does not speak for it.
         deliveries, act.deliveries = act.deliveries[: act.asked], act.deliveries[act.asked :]
         act.again = bool(act.deliveries)
-        at = self._persistence.now() + timedelta(seconds=taken.expires_in)
+        at = self._persistence.now() + timedelta(seconds=max(taken.expires_in, SHORTEST_REST))
 
         def lowered(result: object) -> None:
             if isinstance(result, Exception):
@@ -142,7 +145,8 @@ class Taking(Hops):
                 self._loop.later(random.uniform(0, 0.05), partial(self._begin, act))
                 return
             else:
-                self._tell_scheduler(at, self._persistence.now())
+                if taken.expires_in < self._settings.lease_ttl / 3:  # who lives has renewed it before that
+                    self._tell_scheduler(at, self._persistence.now())
                 for delivery in deliveries:
                     delivery.ack()
             if act.deliveries or act.inputs or act.again:

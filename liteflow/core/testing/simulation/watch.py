@@ -161,7 +161,7 @@ class Watch:
             )
         if pointer.status is PointerStatus.SLEEPING and pointer.sleep_until is not None:
             # Of the sleep that it has loaded: who has lost its lease may be rounds behind.
-            due = self._due.get((*key, pointer.sleep_until), 0)
+            due = self._due[(*key, pointer.sleep_until)]
             if self._world.micros < due:
                 early = (due - self._world.micros) / 1000
                 self.tell("timers are never early", f"{what} begins {early:.3f} ms early")

@@ -118,7 +118,8 @@ class DynamoLockProvider(LockProvider):
                 # Ours by an earlier try whose answer got lost, if it is not by this one; the mark is kept.
                 return Lease(name, token, _expires(began, ttl))
             if self._mark(name, holder["holder"]["S"]):
-                left = _milliseconds(holder, "ends") - _since_1970(clock.now())
+                # It is given away when it has ended by any clock.
+                left = _milliseconds(holder, "ends") - _since_1970(clock.now() - clock.uncertainty)
                 return Taken(min(max(left, 1), _milliseconds(holder, "ttl")) / 1000)
         return Taken(0.001, resend=True)
 

@@ -99,7 +99,7 @@ class Scheduling:
         updates = [
             _statement(
                 {"_id": instance_id, "status": {"$in": NOT_ENDED}},
-                {"$min": {"wake_at": time_to_bson(wake_at)}, "$unset": {"message_sent": ""}},
+                {"$min": {"wake_at": time_to_bson(wake_at)}, "$unset": {"message_sent": "", "hold": ""}},
             )
             for instance_id, wake_at in wakes.items()
         ]
@@ -107,8 +107,9 @@ class Scheduling:
 
     def move_wake(self, moves: Sequence[WakeMove]) -> None:
         """See `PersistenceProvider.move_wake`."""
-        updates = [_move(move) for move in moves]
-        update(self._loose, updates)
+        # Who is sent the id is to find that it was sent, and reads what the majority has.
+        for collection, sent in ((self._instances, True), (self._loose, False)):
+            update(collection, [_move(move) for move in moves if move.message_sent is sent])
 
     def renew_claims(self, renewals: Sequence[ClaimRenewal]) -> list[bool]:
         """See `PersistenceProvider.renew_claims`."""

@@ -29,7 +29,7 @@ class Scheduling:
         at = bindparam("at", type_=BigInteger)
         not_ended = [i.status == int(status) for status in WorkflowStatus if not status.ended]
         lowered = case((i.wake_at <= at, i.wake_at), else_=at)
-        self._lower = mine.where(or_(*not_ended)).values(wake_at=lowered, message_sent=False)
+        self._lower = mine.where(or_(*not_ended)).values(wake_at=lowered, message_sent=False, holds=0)
         same_revision = i.revision == bindparam("at_revision")
         as_read = i.wake_at.is_not_distinct_from(bindparam("expected", type_=BigInteger))
         lowers = i.wake_at > bindparam("lowest", type_=BigInteger)
