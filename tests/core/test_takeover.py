@@ -200,7 +200,7 @@ def test_a_suspect_that_found_no_slot_stays_one() -> None:
             builder.start_with(run).id("work")
 
     store, occupying = Returns(), Occupying()
-    with configure_workflow_host(store, poll_interval=0.05, long_step=0.05, concurrency=1) as host:
+    with configure_workflow_host(store, poll_interval=0.05, long_step=0.5, concurrency=1) as host:
         host.register_workflow(occupying)
         host.register_workflow(Watched)
         host.start_workflow("occupying")
@@ -381,7 +381,7 @@ def test_a_suspect_that_slept_and_found_no_slot_stays_one() -> None:
             builder.start_with(run)
 
     store, queue, occupying = Returns(), SingleNodeQueueProvider(), Occupying()
-    settings = Settings(long_step=0.05, concurrency=1)
+    settings = Settings(long_step=0.5, concurrency=1)
     host = WorkflowHost(store, queue, LocalLockProvider(), settings, scheduler=False)
     for workflow in (Sleeps(), occupying):
         host.register_workflow(workflow)
