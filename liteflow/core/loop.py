@@ -138,8 +138,9 @@ class Loop:
     def _pause(self) -> None:
         if self._next_timer <= self._clock():  # its thread can't ask for it while it is the owner
             self._run_timers()
-        while self._pausing:
-            action, _ = self._pausing.popitem()
+        while self._pausing:  # in order: the end of a workflow is told before its lease is given back
+            action = next(iter(self._pausing))
+            del self._pausing[action]
             _call(action)
 
     def _run_timers(self) -> None:

@@ -105,12 +105,16 @@ def test_a_pause_comes_after_what_was_posted_and_is_asked_for_once() -> None:
 
     def second() -> None:
         order.append("second")
+        loop.at_pause(later)
         loop.at_pause(told)
+
+    def later() -> None:
+        order.append("later")
 
     loop.start()
     loop.post(first)
     loop.stop()
-    assert order == ["second", "pause"]
+    assert order == ["second", "pause", "later"]
 
 
 def test_what_was_posted_before_the_end_runs() -> None:
