@@ -130,34 +130,38 @@ class Leaving(Hops):
         return bool(engine.conditional(act.instance, act.definition))
 
     def _send_on(self, act: Activation, instance: Instance) -> None:
-        """There is more to do, for anybody: send the id, then acknowledge what came before that."""
+        """There is more to do, for anybody: send the id, then acknowledge what came before that.
+
+        With a message in hand, which comes back if this process dies, it is stored first that the id is sent:
+        who gets it would take this process for dead else. Without one that would hide that it was not sent.
+        """
         message = Message(
             workflow_queue(instance.workflow_definition_id, instance.version), instance.id,
             instance.traceparent, recalled=act.suspect or act.doubted,
         )  # fmt: skip
         deliveries, act.deliveries, act.again = act.deliveries, [], False
-        now = self._persistence.now()
-        at = now + timedelta(seconds=self._settings.wake_grace)
-        if not deliveries and instance.wake_at is not None:
-            at = min(at, instance.wake_at)  # no message comes back if this process dies now
+        grace = self._persistence.now() + timedelta(seconds=self._settings.wake_grace)
         move = WakeMove(
-            instance.id, instance.revision, instance.inbox_sequence, instance.wake_at, at,
+            instance.id, instance.revision, instance.inbox_sequence, instance.wake_at, grace,
             message_sent=not act.suspect,  # who is sent a suspect has to know
         )  # fmt: skip
+        # Not with other moves, which need not wait until all can see them.
+        store = partial(self._persistence.move_wake, [move])
 
         def sent(result: object) -> None:
-            if isinstance(result, Exception):
-                none_sent = partial(self._persistence.lower_wake, {instance.id: now})
-                self._calls.write.put(none_sent, ignore)
             for delivery in deliveries:
                 if isinstance(result, Exception):
                     delivery.nack()
                 else:
                     delivery.ack()
+            if not deliveries and not isinstance(result, Exception):
+                self._calls.write.put(store, ignore)
             self._done(act)
 
-        # That it is sent is stored before it is: who gets it would take this process for dead else.
-        self._calls.move.put(move, lambda _: self._calls.send.put(message, sent))
+        if deliveries:
+            self._calls.write.put(store, lambda _: self._calls.send.put(message, sent))
+        else:
+            self._calls.send.put(message, sent)
 
     def _hand_back(self, act: Activation, instance: Instance | None, unseen: bool) -> None:
         if unseen and instance is not None:

@@ -138,7 +138,7 @@ class Loop:
     def _pause(self) -> None:
         if self._next_timer <= self._clock():  # its thread can't ask for it while it is the owner
             self._run_timers()
-        while self._pausing:  # in order: the end of a workflow is told before its lease is given back
+        while self._pausing:
             action = next(iter(self._pausing))
             del self._pausing[action]
             _call(action)

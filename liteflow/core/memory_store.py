@@ -249,7 +249,7 @@ class MemoryPersistenceProvider(PersistenceProvider):
                 if record is None:
                     continue
                 instance = record.instance
-                if (instance.revision, instance.wake_at) != (revision, due.wake_at):
+                if instance.revision != revision or instance.wake_at is None or self._to_due(record) != due:
                     continue
                 if isinstance(until, Parked):
                     self._park(instance, until)

@@ -131,6 +131,9 @@ class Taking(Hops):
         if ended:
             self._into_inbox(act, ended)
             return
+        if taken.resend:  # no mark was left
+            self._loop.later(random.uniform(0, 0.05), partial(self._begin, act))
+            return
         # What came while we asked may be later than the holder's look: our mark does not speak for it.
         deliveries, act.deliveries = act.deliveries[: act.asked], act.deliveries[act.asked :]
         act.again = bool(act.deliveries)
@@ -140,10 +143,6 @@ class Taking(Hops):
             if isinstance(result, Exception):
                 for delivery in deliveries:
                     delivery.nack()
-            elif taken.resend:
-                act.deliveries = deliveries + act.deliveries
-                self._loop.later(random.uniform(0, 0.05), partial(self._begin, act))
-                return
             else:
                 if taken.expires_in < self._settings.lease_ttl / 3:  # who lives has renewed it before that
                     self._tell_scheduler(at, self._persistence.now())

@@ -251,6 +251,24 @@ class WakeContract:
         assert provider.hold_due(T0, lower_then_hold, 10) == []
         assert [_wake(provider, one) for one in (sent, held)] == [T0 - TICK] * 2
 
+    def test_whose_message_was_acknowledged_meanwhile_is_not_held_as_sent(
+        self, provider: PersistenceProvider
+    ) -> None:
+        """Also where `wake_at` was early enough, so that it stays as it is."""
+        sent, held = (
+            created(provider, wake_at=T0 - TICK, message_sent=True),
+            created(provider, wake_at=T0 - TICK),
+        )
+        provider.hold_due(T0 - TICK, lambda due: T0 if due.instance_id == held.id else due.wake_at, 10)
+
+        def lower_then_hold(due: Due) -> datetime:
+            provider.lower_wake({due.instance_id: after(5)})
+            return after(60)
+
+        assert provider.hold_due(T0, lower_then_hold, 10) == []
+        assert _wake(provider, held) == T0
+        assert {due.instance_id for due in provider.hold_due(T0, _for_a_minute, 10)} == {sent.id, held.id}
+
     def test_a_due_one_is_parked_instead_of_held(self, provider: PersistenceProvider) -> None:
         reason = Parked("nobody has it", T0, "a worker")
         parked, held, changed = (created(provider, version=v, wake_at=T0) for v in (2, 1, 2))

@@ -21,6 +21,8 @@ from liteflow.providers.mongo.writing import encoded, update
 
 NOT_ENDED = [int(status) for status in WorkflowStatus if not status.ended]
 ANY_DUE: dict[str, Any] = {"wake_at": {"$gt": ""}}
+_AS_READ = ("_id", "revision", "wake_at", "message_sent", "hold")
+"""What has to be as it was read where it may be taken for sent. None matches a field that is not there."""
 
 
 def due_query(now: datetime) -> dict[str, Any]:
@@ -72,7 +74,7 @@ class Scheduling:
             if isinstance(until, datetime) and not (one.message_sent or one.holds):
                 together.setdefault(until, []).append(instance_id)
                 continue
-            same = {name: found[instance_id].get(name) for name in ("_id", "revision", "wake_at")}
+            same = {name: found[instance_id].get(name) for name in _AS_READ}
             holds.append(_statement(same, _held(until, one.holds + 1, token)))
         # Each of these is sent its id after the hold, whatever it was due for: that it is due is enough.
         for until, ids in together.items():
@@ -108,8 +110,8 @@ class Scheduling:
     def move_wake(self, moves: Sequence[WakeMove]) -> None:
         """See `PersistenceProvider.move_wake`."""
         # Who is sent the id is to find that it was sent, and reads what the majority has.
-        for collection, sent in ((self._instances, True), (self._loose, False)):
-            update(collection, [_move(move) for move in moves if move.message_sent is sent])
+        update(self._loose, [_move(move) for move in moves if not move.message_sent])
+        update(self._instances, [_move(move) for move in moves if move.message_sent])
 
     def renew_claims(self, renewals: Sequence[ClaimRenewal]) -> list[bool]:
         """See `PersistenceProvider.renew_claims`."""

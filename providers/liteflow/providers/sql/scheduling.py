@@ -42,7 +42,7 @@ class Scheduling:
         self._park = mine.values(is_parked=1, wake_at=None, holds=0)
         self._same_revision = same_revision
         self._locked = (
-            select(i.id, i.revision, i.wake_at)
+            select(i.id, i.revision, i.wake_at, i.message_sent, i.holds)
             .where(i.id.in_(bindparam("ids", expanding=True)))
             .order_by(i.id)
             .with_for_update()
@@ -59,8 +59,7 @@ class Scheduling:
         )
         rows = self._db.read(lambda c: c.execute(query).all())
         found = [
-            (Due(row[0], row[1], row[2], from_micros(row[3]), row[4], row[5]), (row.revision, row.wake_at))
-            for row in rows
+            (Due(row[0], row[1], row[2], from_micros(row[3]), row[4], row[5]), _state(row)) for row in rows
         ]
         # Outside of the transaction: the function is the caller's.
         holds = {due.instance_id: hold(due) for due, _ in found}
@@ -74,12 +73,12 @@ class Scheduling:
     def _put_holds(
         self,
         connection: Connection,
-        seen: Mapping[str, tuple[int, int]],
+        seen: Mapping[str, tuple[Any, ...]],
         holds: Mapping[str, datetime | Parked],
     ) -> set[str]:
         """Hold or park those that are as they were seen; their ids."""
         rows = connection.execute(self._locked, {"ids": list(seen)})
-        same = [row.id for row in rows if seen[row.id] == (row.revision, row.wake_at)]
+        same = [row.id for row in rows if seen[row.id] == _state(row)]
         held, parked = [], []
         for one in same:
             until = holds[one]
@@ -160,3 +159,8 @@ class Scheduling:
             .limit(limit)
         )
         return [Waiter(*row) for row in self._db.read(lambda c: c.execute(query).all())]
+
+
+def _state(row: Any) -> tuple[Any, ...]:
+    """What has to be as it was read for a hold."""
+    return row.revision, row.wake_at, row.message_sent, row.holds
