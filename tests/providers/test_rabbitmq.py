@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import socket
 import struct
 import subprocess
 import threading
@@ -973,3 +974,13 @@ def test_commands_go_on_after_an_outage(own_rabbitmq: RabbitServer, prefix: str)
         raw.publish("workflow.start", b"2", delivery_mode=2)
         assert {raw.get(raw.name("dead"))[2] for _ in range(2)} == {b"1", b"2"}
         raw.close()
+
+
+def test_who_gives_up_a_server_that_says_nothing_ends_its_thread_in_peace() -> None:
+    """The connection is in its handshake then. What a thread raises is an error of the test here."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        provider = RabbitMQQueueProvider(f"amqp://127.0.0.1:{silent.getsockname()[1]}", open_timeout=0.5)
+        with pytest.raises(ProviderError):
+            provider.open()
+        provider.close()
+    until(lambda: not any(thread.name == "liteflow-rabbitmq" for thread in threading.enumerate()))

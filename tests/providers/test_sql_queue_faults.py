@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -98,13 +100,28 @@ def test_postgresql_sees_a_death_by_the_connection(postgres_url: str, prefix: st
     drop(postgres_url, prefix)
 
 
+def hangs_without_a_lock(taker: Taker, url: str) -> bool:
+    """Stop the process. Within a transaction on SQLite it would keep everybody out, so it goes on then."""
+    taker.process.send_signal(signal.SIGSTOP)
+    if not url.startswith("sqlite"):
+        return True
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0.1)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+        except sqlite3.OperationalError:
+            taker.process.send_signal(signal.SIGCONT)
+            return False
+    return True
+
+
 def test_what_a_hung_process_had_is_others(provider: SqlQueueProvider, url: str, prefix: str) -> None:
     send(provider, 3)
     taker = Taker(url, prefix, 1)
-    taker.process.send_signal(signal.SIGSTOP)
     inbox = Inbox(ack=True)
-    provider.consume(["one"], 10, inbox)
     try:
+        wait_for("it hangs between two transactions", lambda: hangs_without_a_lock(taker, url))
+        provider.consume(["one"], 10, inbox)
         inbox.wait(3)
         # When it goes on it begins anew, and takes what there is then.
         taker.process.send_signal(signal.SIGCONT)
