@@ -17,16 +17,24 @@ def run_scheduler(servers: Servers, settings: Settings) -> None:
     """Schedule until SIGTERM or SIGINT."""
     host = servers.host(settings, scheduler=False)
     stop = stop_by_signal()
-    if not when_available(host.open, host.stop, stop):
-        return
-    presence = Presence(host.persistence, leading=lambda: poller.leads)
-    poller = Poller(host.persistence, host.queue, host.lock, settings, leads_now=presence.nudge)
-    try:
-        presence.start()
-        poller.start()
-        run_until(stop, host.persistence.next_due, "ready: scheduling")
-    finally:
-        presence.stop()
-        poller.stop()
+    begun: list[Presence | Poller] = []
+
+    def begin() -> None:
+        host.open()
+        presence = Presence(host.persistence, leading=lambda: poller.leads)
+        poller = Poller(host.persistence, host.queue, host.lock, settings, leads_now=presence.nudge)
+        for part in (presence, poller):
+            begun.append(part)
+            part.start()
+
+    def end() -> None:
+        while begun:
+            begun.pop().stop()
         host.stop()
+
+    try:
+        if when_available(begin, end, stop):
+            run_until(stop, host.persistence.next_due, "ready: scheduling")
+    finally:
+        end()
     log.info("stopped")
