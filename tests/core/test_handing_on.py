@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
+import pytest
 from servers import wait_for
 
 from liteflow.core import (
@@ -19,7 +20,8 @@ from liteflow.core import (
     configure_workflow_host,
 )
 from liteflow.core.models import Instance
-from liteflow.core.providers import Lease, Message, Taken
+from liteflow.core.providers import Lease, Message, Taken, workflow_queue
+from liteflow.core.topics import DUE_TOPIC
 
 
 class Rounds(Workflow):
@@ -104,27 +106,77 @@ def claims_of(store: MemoryPersistenceProvider, workflow_id: str) -> object:
     return found.claims
 
 
-class Taking(LocalLockProvider):
-    """Somebody who has died has the lease of each workflow for a moment longer than its `wake_at` says."""
+class Turns(LocalLockProvider):
+    """Turns away, once, whoever asks for the lease of a workflow."""
+
+    def __init__(self, answer: Taken) -> None:
+        super().__init__()
+        self.answer: Taken | None = answer
+
+    def acquire(self, names: Sequence[str], ttl: float) -> list[Lease | Taken]:
+        answer = self.answer
+        if answer is None or not names[0].startswith("workflow:"):
+            return super().acquire(names, ttl)
+        self.answer = None
+        return [answer for _ in names]
+
+
+class Lowered(MemoryPersistenceProvider):
+    """Knows to what times `wake_at` was lowered, in seconds from when it was asked for."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.turned_away = threading.Event()
+        self.lowered: list[float] = []
 
-    def acquire(self, names: Sequence[str], ttl: float) -> list[Lease | Taken]:
-        if names[0].startswith("workflow:") and not self.turned_away.is_set():
-            self.turned_away.set()
-            return [Taken(0.02) for _ in names]
-        return super().acquire(names, ttl)
+    def lower_wake(self, wakes: Mapping[str, datetime]) -> None:
+        self.lowered += [(at - self.now()).total_seconds() for at in wakes.values()]
+        super().lower_wake(wakes)
 
 
-def test_the_scheduler_hears_when_a_lease_ends_that_somebody_was_turned_away_by() -> None:
-    """Else it sleeps on until its next sweep, or until the message that was sent in vain counts as lost."""
-    lock = Taking()
-    with configure_workflow_host(
-        None, None, lock, poll_interval=600.0, wake_grace=600.0, lease_ttl=600.0
-    ) as host:
+LONG = {"poll_interval": 600.0, "wake_grace": 600.0, "lease_ttl": 600.0}
+"""Nobody looks by itself as long as a test lasts."""
+
+
+@pytest.mark.parametrize("left", [0.05, 0.0])
+def test_the_scheduler_hears_when_a_lease_ends_that_somebody_was_turned_away_by(left: float) -> None:
+    """Else it sleeps on until its next sweep, or until the message that was sent in vain counts as lost.
+
+    A lock server that gives a lease away later than it says must not keep all busy until then.
+    """
+    lock, store = Turns(Taken(left)), Lowered()
+    with configure_workflow_host(store, None, lock, **LONG) as host:
         host.register_workflow(Rounds)
         ended = host.wait_for_workflow(host.start_workflow("rounds", data={"count": 0}), timeout=20)
-    assert lock.turned_away.is_set()
+    assert lock.answer is None
     assert ended.status is WorkflowStatus.COMPLETE
+    assert len(store.lowered) == 1
+    assert store.lowered[0] > 0.01
+
+
+def test_nobody_is_told_of_the_lease_of_one_who_lives() -> None:
+    """It has been renewed within its last two thirds: many who are turned away would tell of nothing."""
+    lock, store, queue = Turns(Taken(250.0)), Lowered(), SingleNodeQueueProvider()
+    told: list[str] = []
+    with configure_workflow_host(store, queue, lock, **LONG) as host:
+        queue.subscribe(DUE_TOPIC, told.append)
+        host.register_workflow(Rounds)
+        host.start_workflow("rounds", data={"count": 0})
+        wait_for("it was turned away", lambda: store.lowered, 20)
+        wait_for("its message is settled", lambda: not _unsettled(queue), 20)
+        queue.notify(DUE_TOPIC, "0")  # what was told before this is heard before it
+        wait_for("it is heard", lambda: told, 20)
+    assert told == ["0"]
+
+
+def _unsettled(queue: SingleNodeQueueProvider) -> int:
+    return queue.inspect([workflow_queue("rounds", 1)])[0].unacknowledged
+
+
+def test_who_left_no_mark_asks_again_and_keeps_its_message() -> None:
+    """It has acknowledged nothing, so that nothing has to be looked at earlier."""
+    lock, store = Turns(Taken(0.001, resend=True)), Lowered()
+    with configure_workflow_host(store, None, lock, **LONG) as host:
+        host.register_workflow(Rounds)
+        ended = host.wait_for_workflow(host.start_workflow("rounds", data={"count": 0}), timeout=20)
+    assert ended.status is WorkflowStatus.COMPLETE
+    assert not store.lowered
