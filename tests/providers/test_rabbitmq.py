@@ -977,10 +977,12 @@ def test_commands_go_on_after_an_outage(own_rabbitmq: RabbitServer, prefix: str)
 
 
 def test_who_gives_up_a_server_that_says_nothing_ends_its_thread_in_peace() -> None:
-    """The connection is in its handshake then. What a thread raises is an error of the test here."""
+    """The connection is in its handshake then. What a thread raises is an error of the test here.
+
+    `close` waits for the thread: it has ended, and raised what it raises, once `close` returns.
+    """
     with socket.create_server(("127.0.0.1", 0)) as silent:
         provider = RabbitMQQueueProvider(f"amqp://127.0.0.1:{silent.getsockname()[1]}", open_timeout=0.5)
         with pytest.raises(ProviderError):
             provider.open()
         provider.close()
-    until(lambda: not any(thread.name == "liteflow-rabbitmq" for thread in threading.enumerate()))
