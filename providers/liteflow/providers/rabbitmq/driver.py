@@ -43,6 +43,13 @@ class Driver(AsyncioConnection):
 
     _frame_buffer: bytes
     _terminate_stream: Callable[[Exception], None]
+    _transport: Any
+
+    def flush(self) -> None:
+        """Send at once what was written, as far as the socket takes it: not on the loop's next round."""
+        transport, plain = self._transport, self.params is not None and self.params.ssl_options is None
+        if transport is not None and plain and transport.get_write_buffer_size():
+            transport._on_socket_writable()
 
     def _read_frame(self) -> tuple[int, Any]:
         try:
