@@ -189,8 +189,6 @@ class Connection:
                 function()
             except Exception:
                 log.exception("an action on the RabbitMQ connection failed")
-        if self.driver is not None:
-            self.driver.flush()
 
     def _stop(self) -> None:
         if self._main is not None:
