@@ -31,6 +31,7 @@ from liteflow.core.testing.persistence_items import large
 from liteflow.core.testing.samples import T0, after, created, loaded, new_id, new_instance, step, until
 from liteflow.core.transition import Outcome, Transition
 from liteflow.providers.mongo import MongoPersistenceProvider
+from liteflow.providers.mongo.errors import repeated
 
 IMPATIENT: dict[str, Any] = {
     "serverSelectionTimeoutMS": 300,
@@ -419,6 +420,35 @@ def test_large_collections_whose_answer_is_lost_are_stored_once(
     assert proxy.lost
     transition.apply(instance)
     assert loaded(through, instance.id) == instance
+
+
+def test_who_reads_before_the_server_knows_what_the_majority_has_may_try_again(
+    failing: FailingServer,
+) -> None:
+    provider = MongoPersistenceProvider(failing.url)
+    provider.open()
+    instance = created(provider)
+    failing.fail("find", times=2, errorCode=134)  # the driver tries twice
+    with pytest.raises(StoreUnavailableError):
+        provider.load([instance.id])
+    assert loaded(provider, instance.id) == instance
+    provider.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "times"), [(pymongo.errors.AutoReconnect, 2), (pymongo.errors.ServerSelectionTimeoutError, 1)]
+)
+def test_what_was_waited_for_in_vain_is_not_waited_for_again(error: type[Exception], times: int) -> None:
+    """A lost connection is worth another try at once."""
+    tries = []
+
+    def act() -> None:
+        tries.append(1)
+        raise error("away")
+
+    with pytest.raises(error):
+        repeated(act)
+    assert len(tries) == times
 
 
 def test_a_removal_of_chunks_that_fails_does_not_matter(failing: FailingServer) -> None:

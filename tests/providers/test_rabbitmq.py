@@ -976,7 +976,7 @@ def test_commands_go_on_after_an_outage(own_rabbitmq: RabbitServer, prefix: str)
         raw.close()
 
 
-def test_who_gives_up_a_server_that_says_nothing_ends_its_thread_in_peace() -> None:
+def test_who_gives_up_a_server_that_says_nothing_leaves_nothing_behind() -> None:
     """The connection is in its handshake then. What a thread raises is an error of the test here.
 
     `close` waits for the thread: it has ended, and raised what it raises, once `close` returns.
@@ -986,3 +986,8 @@ def test_who_gives_up_a_server_that_says_nothing_ends_its_thread_in_peace() -> N
         with pytest.raises(ProviderError):
             provider.open()
         provider.close()
+        accepted, _ = silent.accept()
+        with accepted:
+            accepted.settimeout(DEADLINE)
+            while accepted.recv(4096):  # until it is closed
+                pass

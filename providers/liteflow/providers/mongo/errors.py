@@ -34,6 +34,7 @@ TRANSIENT_CODES = frozenset(
         *(6, 7, 89, 9001),  # the server's own network trouble
         *(91, 11600, 11601, 11602),  # it shuts down, or somebody or itself interrupts what it does
         *(189, 10107, 13435, 13436),  # another one is the primary now
+        134,  # after a start or an election it can't tell yet what the majority has
         *(24, 46, 50, 112, 262),  # busy: locks, time limits, write conflicts
         *(64, 100),  # the write concern was not met in time, or can't be now
         *(14031,),  # no space on its disk
@@ -110,9 +111,12 @@ def _summary(exc: PyMongoError) -> str:
 def repeated(act: Callable[[], T]) -> T:
     """Run what does no harm if it is done twice; once more if the connection was lost.
 
-    The driver does this by itself for reads, but for writes on replica sets only.
+    The driver does this by itself for reads, but for writes on replica sets only. A server that it has
+    waited for in vain is not waited for again.
     """
     try:
         return act()
+    except ServerSelectionTimeoutError:
+        raise
     except UNREACHABLE:
         return act()

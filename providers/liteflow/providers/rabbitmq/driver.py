@@ -43,13 +43,6 @@ class Driver(AsyncioConnection):
 
     _frame_buffer: bytes
     _terminate_stream: Callable[[Exception], None]
-    _transport: Any
-
-    def flush(self) -> None:
-        """Send at once what was written, as far as the socket takes it: not on the loop's next round."""
-        transport, plain = self._transport, self.params is not None and self.params.ssl_options is None
-        if transport is not None and plain and transport.get_write_buffer_size():
-            transport._on_socket_writable()
 
     def _read_frame(self) -> tuple[int, Any]:
         try:
@@ -97,8 +90,7 @@ async def connect(node: URLParameters) -> Driver:
     except asyncio.CancelledError:
         done.add_done_callback(_not_wanted)
         if not done.done():
-            with suppress(AssertionError):  # pika's own, about a connection that is in its handshake by now
-                workflow.abort()
+            _abort(workflow)
         raise
     if isinstance(result, Driver):
         return result
@@ -113,6 +105,15 @@ async def connect(node: URLParameters) -> Driver:
         f"RabbitMQ at {address(node)} can't be reached: {describe(error)}"
         " (check host and port in the URL, and that the server runs)"
     )
+
+
+def _abort(workflow: Any) -> None:
+    """Give up what is being made. pika leaves open what is in its handshake, and fails an assertion."""
+    in_handshake = getattr(getattr(workflow, "_connector", None), "_amqp_conn", None)
+    with suppress(AssertionError):
+        workflow.abort()
+    if in_handshake is not None and not (in_handshake.is_closing or in_handshake.is_closed):
+        in_handshake.close()
 
 
 def _not_wanted(done: asyncio.Future[Any]) -> None:
