@@ -337,11 +337,13 @@ class MariaServer(UnprivilegedServer):
 
     def commands(self) -> list[list[str]]:
         data = self.folder / "db"
+        # Two that are made at the same time lose temporary tables in a folder that they share.
+        folders = [f"--datadir={data}", f"--tmpdir={self.folder}"]
         if not data.exists():
             how = ["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]
-            self.make(["mariadb-install-db", *how, f"--datadir={data}"])
+            self.make(["mariadb-install-db", *how, *folders])
         server = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
-        paths = [f"--datadir={data}", f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid"]
+        paths = [*folders, f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid"]
         network = [f"--port={self.port}", "--bind-address=127.0.0.1", "--max-connections=300"]
         return [[server, "--no-defaults", *paths, *network]]
 
