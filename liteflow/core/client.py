@@ -443,7 +443,7 @@ class WorkflowClient:
         deadline = None if timeout is None else monotonic() + timeout
         with self._endings.of(workflow_id) as ending:
             if ending.runs:  # the first look would be in vain, most likely
-                ending.heard.wait(FIRST_LOOK if timeout is None else min(FIRST_LOOK, timeout))
+                ending.wait(FIRST_LOOK if timeout is None else min(FIRST_LOOK, timeout))
             while True:
                 found = self._found(workflow_id)
                 if found.status is not WorkflowStatus.RUNNABLE:
@@ -452,8 +452,7 @@ class WorkflowClient:
                 if left is not None and left <= 0:
                     raise TimeoutError(f"workflow {workflow_id} still runs after {timeout} s")
                 # The broadcast may get lost: look now and then all the same.
-                ending.heard.wait(min(1.0, left) if left is not None else 1.0)
-                ending.heard.clear()
+                ending.wait(min(1.0, left) if left is not None else 1.0)
 
     def get_errors(self, workflow_id: str, limit: int = 100) -> list[ErrorRecord]:
         """The kept errors of an instance, oldest first."""

@@ -3,6 +3,9 @@
 The ends of all instances are broadcast under a few topics. Who waits for the first time subscribes to all of
 them, and the process stays subscribed: on a server each costs a trip, and so does giving it back. What is
 started after that is known to run until its end is heard, so that nobody needs to look before.
+
+The end of a lone instance is told twice, at first while it is still being stored, which takes about twice as
+long as a broadcast. Who hears it looks again and again, for `PATIENCE`, and finds the end once it is stored.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from liteflow.core.providers import QueueProvider
 
@@ -20,6 +24,15 @@ TOPICS = 8
 """Who waits hears of so many a part of all ends. The more there are, the fewer ends go together."""
 
 SEPARATOR = "\n"
+
+SOON = "soon:"
+"""So begins what is told of an end that is still being stored."""
+
+PATIENCE = 0.5
+"""Seconds after such a broadcast for which an end is looked for. Then one waits for the other broadcast."""
+
+FIRST_PAUSE = 0.0002
+"""Seconds between the first looks: later on an eighth of what was waited already."""
 
 REMEMBERED = 1000
 """So many of the instances that were started last are known to run, or to have ended."""
@@ -34,6 +47,11 @@ def tell(queue: QueueProvider, workflow_ids: Iterable[str]) -> None:
         queue.notify(topic, SEPARATOR.join(ids))
 
 
+def tell_soon(queue: QueueProvider, workflow_id: str) -> None:
+    """Broadcast that an instance's end, or its being suspended, is being stored. `tell` has to follow."""
+    queue.notify(_topic(workflow_id), f"{SOON}{workflow_id}")
+
+
 def _topic(workflow_id: str) -> str:
     return f"{TOPIC}{zlib.crc32(workflow_id.encode()) % TOPICS}"
 
@@ -42,8 +60,31 @@ class Ending:
     """The end of one instance, for one who waits. `runs`: it was begun here, and nothing was heard of it."""
 
     def __init__(self) -> None:
-        self.heard = threading.Event()
         self.runs = False
+        self._news = threading.Event()
+        self._soon: float | None = None  # since when the end is being stored, as far as was heard
+
+    def wait(self, timeout: float) -> None:
+        """Until a look is worth it: the end was heard or may be stored by now, or `timeout` s have passed."""
+        if self._soon is None:
+            self._news.wait(timeout)
+        if (since := self._soon) is not None:
+            self._news.clear()
+            waited = monotonic() - since
+            if waited > PATIENCE:
+                self._soon = None
+            self._news.wait(min(max(waited / 8, FIRST_PAUSE), timeout))
+        self._news.clear()  # before the look, which sees all that was told until now
+
+    def told(self) -> None:
+        """It is stored."""
+        self._soon = None
+        self._news.set()
+
+    def told_soon(self) -> None:
+        """It is being stored."""
+        self._soon = monotonic()
+        self._news.set()
 
 
 class Endings:
@@ -72,7 +113,7 @@ class Endings:
 
     @contextmanager
     def of(self, workflow_id: str) -> Iterator[Ending]:
-        """What `heard` is set of when the instance has ended, if that is heard, after it was given."""
+        """What tells when the instance has ended, if that is heard, after it was given."""
         ending = Ending()
         with self._lock:
             self._waiting.setdefault(workflow_id, []).append(ending)
@@ -97,13 +138,18 @@ class Endings:
                     self._queue.subscribe(topic, self._heard)
                     self._subscribed.add(topic)
 
-    def _heard(self, workflow_ids: str) -> None:
+    def _heard(self, told: str) -> None:
+        if told.startswith(SOON):
+            with self._lock:
+                for ending in self._waiting.get(told.removeprefix(SOON), ()):
+                    ending.told_soon()
+            return
         with self._lock:
-            for workflow_id in workflow_ids.split(SEPARATOR):
+            for workflow_id in told.split(SEPARATOR):
                 if workflow_id in self._started:
                     self._started[workflow_id] = False
                 for ending in self._waiting.get(workflow_id, ()):
-                    ending.heard.set()
+                    ending.told()
 
     def forget(self) -> None:
         """The queue is closed, and with it its subscriptions."""

@@ -483,6 +483,12 @@ class QueueState:
 class QueueProvider(Provider):
     """Durable queues of short messages, and a broadcast."""
 
+    prompt: bool = False
+    """True if a broadcast is heard within about a millisecond, at next to no cost.
+
+    Then the end of a lone instance is broadcast already while it is being stored, too.
+    """
+
     @abc.abstractmethod
     def send(self, messages: Sequence[Message]) -> None:
         """Returns when all are stored durably (confirmed). Creates queues that don't exist yet."""

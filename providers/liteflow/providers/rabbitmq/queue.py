@@ -42,6 +42,8 @@ class RabbitMQQueueProvider(QueueProvider, CommandServer, LifecyclePublisher):
     it.
     """
 
+    prompt = True
+
     def __init__(
         self,
         url: str = DEFAULT_URL,

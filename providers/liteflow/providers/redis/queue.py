@@ -31,6 +31,8 @@ class RedisQueueProvider(QueueProvider, CommandServer):
     server, with ``appendfsync always`` also a power failure.
     """
 
+    prompt = True
+
     def __init__(
         self,
         url: str = DEFAULT_URL,
