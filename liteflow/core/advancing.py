@@ -98,6 +98,8 @@ class Advancing(Hops):
             self._commit(act, inputs, transition)
             if not act.committing:
                 return  # the store has answered at once, and what comes next is chosen anew
+            if transition.fields.get("status", WorkflowStatus.RUNNABLE) is not WorkflowStatus.RUNNABLE:
+                self._tell_soon(act)
         elif inputs:
             self._settle_inputs(act, inputs)
         if not (act.definition.has_conditions and self._check_conditions(act, act.instance)):

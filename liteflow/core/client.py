@@ -445,9 +445,15 @@ class WorkflowClient:
             if ending.runs:  # the first look would be in vain, most likely
                 ending.wait(FIRST_LOOK if timeout is None else min(FIRST_LOOK, timeout))
             while True:
-                found = self._found(workflow_id)
-                if found.status is not WorkflowStatus.RUNNABLE:
-                    return self._shown(found)
+                try:
+                    found = self._found(workflow_id)
+                except UnavailableError:
+                    if not ending.soon:
+                        raise
+                    ending.not_soon()  # as if it had not been told ahead: then this look had not been taken
+                else:
+                    if found.status is not WorkflowStatus.RUNNABLE:
+                        return self._shown(found)
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
                     raise TimeoutError(f"workflow {workflow_id} still runs after {timeout} s")

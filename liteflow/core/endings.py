@@ -4,8 +4,8 @@ The ends of all instances are broadcast under a few topics. Who waits for the fi
 them, and the process stays subscribed: on a server each costs a trip, and so does giving it back. What is
 started after that is known to run until its end is heard, so that nobody needs to look before.
 
-The end of a lone instance is told twice, at first while it is still being stored, which takes about twice as
-long as a broadcast. Who hears it looks again and again, for `PATIENCE`, and finds the end once it is stored.
+Where broadcasts are quick, the end of the only instance that a process has in hand is told twice, at first
+while it is still being stored. Who hears that looks again and again for a while, until the end is durable.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ SEPARATOR = "\n"
 SOON = "soon:"
 """So begins what is told of an end that is still being stored."""
 
-PATIENCE = 0.5
-"""Seconds after such a broadcast for which an end is looked for. Then one waits for the other broadcast."""
+PATIENCE = 0.1
+"""Seconds after such a broadcast for which an end is looked for. Then one waits as if there had been none."""
 
 FIRST_PAUSE = 0.0002
-"""Seconds between the first looks: later on an eighth of what was waited already."""
+"""Seconds before the first of these looks; later on it is a quarter of what was waited already."""
 
 REMEMBERED = 1000
 """So many of the instances that were started last are known to run, or to have ended."""
@@ -48,7 +48,7 @@ def tell(queue: QueueProvider, workflow_ids: Iterable[str]) -> None:
 
 
 def tell_soon(queue: QueueProvider, workflow_id: str) -> None:
-    """Broadcast that an instance's end, or its being suspended, is being stored. `tell` has to follow."""
+    """Broadcast that an instance's end, or suspension, is being stored. `tell` follows once it is."""
     queue.notify(_topic(workflow_id), f"{SOON}{workflow_id}")
 
 
@@ -57,7 +57,7 @@ def _topic(workflow_id: str) -> str:
 
 
 class Ending:
-    """The end of one instance, for one who waits. `runs`: it was begun here, and nothing was heard of it."""
+    """The end of one instance, for one who waits. `runs`: it was begun here, and its end was not heard."""
 
     def __init__(self) -> None:
         self.runs = False
@@ -68,13 +68,14 @@ class Ending:
         """Until a look is worth it: the end was heard or may be stored by now, or `timeout` s have passed."""
         if self._soon is None:
             self._news.wait(timeout)
-        if (since := self._soon) is not None:
-            self._news.clear()
-            waited = monotonic() - since
-            if waited > PATIENCE:
-                self._soon = None
-            self._news.wait(min(max(waited / 8, FIRST_PAUSE), timeout))
         self._news.clear()  # before the look, which sees all that was told until now
+        if (since := self._soon) is None:
+            return
+        waited = monotonic() - since
+        if waited > PATIENCE:
+            self.not_soon()
+            return
+        self._news.wait(min(max(waited / 4, FIRST_PAUSE), timeout))
 
     def told(self) -> None:
         """It is stored."""
@@ -85,6 +86,15 @@ class Ending:
         """It is being stored."""
         self._soon = monotonic()
         self._news.set()
+
+    @property
+    def soon(self) -> bool:
+        """True if nothing but such a broadcast is the reason for the next look."""
+        return self._soon is not None
+
+    def not_soon(self) -> None:
+        """Wait as if it had not been told."""
+        self._soon = None
 
 
 class Endings:

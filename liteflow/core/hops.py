@@ -197,6 +197,10 @@ class Hops(abc.ABC):
         """Store a transition."""
 
     @abc.abstractmethod
+    def _tell_soon(self, act: Activation) -> None:
+        """Its end, or its being suspended, is being stored: who waits for that may hear of it already."""
+
+    @abc.abstractmethod
     def _settle_inputs(self, act: Activation, inputs: Sequence[Input]) -> None:
         """These inputs are stored, or were of no effect."""
 

@@ -484,9 +484,9 @@ class QueueProvider(Provider):
     """Durable queues of short messages, and a broadcast."""
 
     prompt: bool = False
-    """True if a broadcast is heard within about a millisecond, at next to no cost.
+    """True if a broadcast is heard within about a millisecond, and costs next to nothing.
 
-    Then the end of a lone instance is broadcast already while it is being stored, too.
+    Then the end of a lone instance is also broadcast while it is being stored, and looked for from then on.
     """
 
     @abc.abstractmethod

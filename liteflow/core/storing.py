@@ -46,13 +46,12 @@ class Storing(Hops):
 
     def _commit(self, act: Activation, inputs: list[Input], transition: Transition) -> None:
         self._calls.commit.put(transition, partial(self._committed, act, inputs, transition))
-        if act.committing and not act.attempts and len(self._acts) == 1 and _ends(transition):
-            self._loop.at_pause(partial(self._tell_soon, act.instance_id))
 
-    def _tell_soon(self, instance_id: str) -> None:
-        """The end of a lone instance. Many ends share a broadcast, and nobody has time to look in vain."""
-        if self._queue.prompt:
-            endings.tell_soon(self._queue, instance_id)
+    def _tell_soon(self, act: Activation) -> None:
+        """That the end of a lone instance is being stored. Those of many are told together, and once."""
+        alone = len(self._acts) == 1 and self._room.instances > 1 and not self._waiting
+        if self._queue.prompt and alone:
+            self._loop.at_pause(partial(endings.tell_soon, self._queue, act.instance_id))
 
     def _committed(
         self, act: Activation, inputs: list[Input], transition: Transition, outcome: Outcome | Exception
@@ -271,10 +270,6 @@ class Storing(Hops):
             self._park(act, act.instance.revision, "the document is too large to be saved", "a smaller one")
             return
         self._go(act)
-
-
-def _ends(transition: Transition) -> bool:
-    return transition.fields.get("status", WorkflowStatus.RUNNABLE) is not WorkflowStatus.RUNNABLE
 
 
 def _superseded(job: Job, pointer: Pointer) -> bool:
