@@ -37,8 +37,9 @@ def python(env: Env, name: str, *packages: str) -> Path:
     env.cache.mkdir(parents=True, exist_ok=True)
     try:
         output([sys.executable, "-m", "venv", "--clear", str(folder)], folder=env.cache)
-        output([str(interpreter), "-m", "pip", "install", *packages], folder=env.cache, seconds=600)
-        installed = output([str(interpreter), "-m", "pip", "freeze"], folder=env.cache)
+        # Isolated (-I): what a PYTHONPATH leads to is not the peer's.
+        output([str(interpreter), "-I", "-m", "pip", "install", *packages], folder=env.cache, seconds=600)
+        installed = output([str(interpreter), "-I", "-m", "pip", "freeze"], folder=env.cache)
     except CommandError as exc:
         raise PeerError(f"{' '.join(packages)} can't be installed: {exc}") from exc
     ready.write_text(installed)
