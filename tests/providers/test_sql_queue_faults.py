@@ -103,6 +103,7 @@ def test_postgresql_sees_a_death_by_the_connection(postgres_url: str, prefix: st
 def hangs_without_a_lock(taker: Taker, url: str) -> bool:
     """Stop the process. Within a transaction on SQLite it would keep everybody out, so it goes on then."""
     taker.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, taker.process.pid, os.WSTOPPED)  # until then a thread may still begin a transaction
     if not url.startswith("sqlite"):
         return True
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0.1)) as connection:
