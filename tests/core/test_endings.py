@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from servers import wait_for
@@ -24,6 +25,7 @@ from liteflow.core.errors import StoreUnavailableError
 from liteflow.core.models import Instance
 from liteflow.core.settings import Settings
 from liteflow.core.transition import Outcome, Transition
+from liteflow.core.views import WorkflowInstance
 from liteflow.providers.rabbitmq import RabbitMQQueueProvider
 from liteflow.providers.redis import RedisQueueProvider
 from liteflow.providers.sql import SqlQueueProvider
@@ -106,6 +108,16 @@ class Cluster:
         known = self.host._endings
         return len(known._subscribed) == endings.TOPICS and workflow_id in known._waiting
 
+    @contextmanager
+    def waited_for(self) -> Iterator[tuple[str, Future[WorkflowInstance]]]:
+        """An instance that waits for its event, and what its end is heard by, in another thread."""
+        held = self.host.start_workflow("held")
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(self.host.wait_for_workflow, held, 30)
+            wait_for("it is waited for", lambda: self.listens_for(held), 10)
+            wait_for("it waits for its event", lambda: bool(self.stored(held).waits()), 10)
+            yield held, ended
+
     def stored(self, workflow_id: str) -> Instance:
         found = self.store.load([workflow_id])[workflow_id]
         assert isinstance(found, Instance)
@@ -148,11 +160,7 @@ def test_who_waits_sees_an_end_whose_second_broadcast_is_lost(
     monkeypatch.setattr(endings, "PATIENCE", 3600)
     looks, go_on = cluster.store.looks, threading.Event()
     cluster.store.while_storing = lambda workflow_id: go_on.wait(30)
-    held = cluster.host.start_workflow("held")
-    with ThreadPoolExecutor(1) as pool:
-        ended = pool.submit(cluster.host.wait_for_workflow, held, 30)
-        wait_for("it is waited for", lambda: cluster.listens_for(held), 10)
-        wait_for("it waits for its event", lambda: bool(cluster.stored(held).waits()), 10)
+    with cluster.waited_for() as (held, ended):
         cluster.host.publish_event("go", "1")
         wait_for("it is told", lambda: SOON + held in cluster.queue.told, 10)
         before = len(looks)
@@ -164,11 +172,7 @@ def test_who_waits_sees_an_end_whose_second_broadcast_is_lost(
 def test_a_look_ahead_that_fails_is_not_the_waiters_trouble(cluster: Cluster) -> None:
     go_on = threading.Event()
     cluster.store.while_storing = lambda workflow_id: go_on.wait(30)
-    held = cluster.host.start_workflow("held")
-    with ThreadPoolExecutor(1) as pool:
-        ended = pool.submit(cluster.host.wait_for_workflow, held, 30)
-        wait_for("it is waited for", lambda: cluster.listens_for(held), 10)
-        wait_for("it waits for its event", lambda: bool(cluster.stored(held).waits()), 10)
+    with cluster.waited_for() as (held, ended):
         cluster.store.unreadable_while = lambda: SOON + held in cluster.queue.told and not go_on.is_set()
         cluster.host.publish_event("go", "1")
         wait_for("a look has failed", lambda: cluster.store.refused > 0, 10)
